@@ -21,7 +21,7 @@ from agent.contract.releases import Fact
 from agent.contract.results import Record
 from agent.release.memory import Memory
 from agent.release.operate import Row, find, operators_memory, overview, pin, rollback, unpin
-from agent.release.publish import Plan, Published, publish
+from agent.release.publish import Plan, publish
 from agent.release.repository import TRACK
 from agent.release.store import ReleaseStore
 from agent.secrets.sources import open_bucket
@@ -211,27 +211,19 @@ def new(
         remote=remote,
     )
     made = threads.run(publish(plan, environ=around.environ, version=__version__))
+    pushed = remote is not None
     if as_json:
         signer = made.signer and made.signer.model_dump()
-        click.echo(
-            json.dumps(
-                {"tag": version, "commit": made.commit, "signer": signer, "pushed": made.pushed}
-            )
-        )
-    else:
-        _print_tag(version, made)
-
-
-def _print_tag(version: str, made: Published) -> None:
-    by = (
-        f", signed by {made.signer.principal} with {made.signer.key}" if made.signer else ", signed"
-    )
-    click.echo(f"{version} is commit {made.commit[:12]}{by}")
+        data = {"tag": version, "commit": made.commit, "signer": signer, "pushed": pushed}
+        click.echo(json.dumps(data))
+        return
+    by = f" by {made.signer.principal} with {made.signer.key}" if made.signer else ""
+    click.echo(f"{version} is commit {made.commit[:12]}, signed{by}")
     if made.signer is None:
         click.echo("the signature was not verified: give --allowed-signers", err=True)
         if made.line:
             click.echo(f"a machine trusts it with this line in its allowed_signers:\n{made.line}")
-    click.echo("pushed" if made.pushed else f"publish it with: git push origin {version}")
+    click.echo("pushed" if pushed else f"publish it with: git push origin {version}")
 
 
 def _table(rows: list[Row]) -> list[str]:

@@ -92,7 +92,10 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
         found = needed(tree, jobs, name)
     except ReleaseError:  # a fault of its own
         return [*_days(jobs, environ), *_lfs_patterns(tree)]
-    notes = [*_not_read(tree, jobs, found), *_days(jobs, environ)]
+    notes = list[str]()
+    if not all(job.in_container for job in jobs.job):
+        notes += [f"{path} {sentence}" for path, sentence in not_read(list(_near(tree)), found)]
+    notes += _days(jobs, environ)
     notes += [] if found else _unnamed(tree, jobs)
     notes += _lfs_patterns(tree)
     own = ".".join(map(str, sys.version_info[:3]))
@@ -103,13 +106,6 @@ def expected(tree: Path, jobs: JobsFile, name: str, environ: Mapping[str, str]) 
                 " rejects the release"
             )
     return notes
-
-
-def _not_read(tree: Path, jobs: JobsFile, found: Dependencies | None) -> list[str]:
-    """Return which files do not count although a person may think so, each with a sentence."""
-    if all(job.in_container for job in jobs.job):
-        return []
-    return [f"{path} {sentence}" for path, sentence in not_read(list(_near(tree)), found)]
 
 
 def _days(jobs: JobsFile, environ: Mapping[str, str]) -> list[str]:

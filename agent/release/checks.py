@@ -25,13 +25,7 @@ _SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What a release is checked against.
-
-    Attributes:
-        jobs: Path of the jobs file in a release.
-        version: This agent's version.
-        environ: Its PATH finds the programs that the release does not bring.
-    """
+    """What a release is checked against: the PATH of `environ` finds the programs that it does not bring."""
 
     jobs: str
     version: str
@@ -92,11 +86,8 @@ def _script_problem(job: Job, tree: Path) -> Problem | None:
     if not program or job.command is None:
         return None
     if _is_own(program) and not shutil.which(tree / program):
-        return (
-            "command",
-            f'"{program}" is not an executable file',
-            "commit it with its executable bit",
-        )
+        problem = f'"{program}" is not an executable file'
+        return "command", problem, "commit it with its executable bit"
     script = job.command[0] if "/" in job.command[0] else _script_of_shell(job.command)
     if script is None or not (_is_own(script) or script != program):
         return None
@@ -178,14 +169,7 @@ def _program_problem(job: Job, path: str) -> Problem | None:
     if not program or _is_own(program) or shutil.which(program, path=path):
         return None
     if "/" in program:
-        return (
-            "command",
-            f'"{program}" does not exist on this machine',
-            "install it in the machine's image",
-        )
-    where = "the release's environment or on the PATH"
-    return (
-        "command",
-        f'no program "{program}" in {where}',
-        "add what brings it to the release's lock",
-    )
+        problem = f'"{program}" does not exist on this machine'
+        return "command", problem, "install it in the machine's image"
+    problem = f'no program "{program}" in the release\'s environment or on the PATH'
+    return "command", problem, "add what brings it to the release's lock"

@@ -22,13 +22,11 @@ class ReleaseContext:
     """The values of one run, or of one command.
 
     Attributes:
-        settings: Which repository, and what of it.
         release_store: Where releases are kept; nobody else may use it meanwhile.
         memory: What is known of releases; what is learnt is added, and sent where a kill must not lose it.
         environ: The agent's environment, of which git and uv get what they need.
         version: This agent's version.
         now: The time (aware).
-        log: Gets each step, with its seconds.
         isolation: How the programs of a new release are started for its self-check; None leaves that out.
         browser: The browser that the configuration prefers; None leaves a pinned image to the browser.
         pull_seconds: Limit of an image's pull.

@@ -40,13 +40,7 @@ _ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-ver
 
 @dataclass(frozen=True, slots=True)
 class InstallStep:
-    """One call of uv.
-
-    Attributes:
-        arguments: Its arguments.
-        stdin: Its input.
-        builds: Whether the release itself is built, which may ask git for a version.
-    """
+    """One call of uv; if it `builds` the release itself, that may ask git for a version."""
 
     arguments: tuple[str, ...]
     stdin: bytes | None = None
@@ -200,7 +194,10 @@ def poetry_requirements(text: str, file: str) -> str:
     Raises:
         ReleaseError: It is invalid, is of an older Poetry, or has a package without a hash.
     """
-    lock = _toml(text, file)
+    try:
+        lock = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"{file} cannot be installed: not valid TOML: {error}"[:300]) from error
     version = str(_table(lock, "metadata").get("lock-version", ""))
     if tuple(int(part) for part in version.split(".") if part.isdecimal()) < POETRY_FORMAT:
         raise ReleaseError(
@@ -288,13 +285,6 @@ def _project(content: bytes | None) -> Mapping[str, Any]:
         return tomllib.loads(content.decode()) if content else {}
     except (ValueError, RecursionError):
         return {}
-
-
-def _toml(text: str, file: str) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReleaseError(f"{file} cannot be installed: not valid TOML: {error}"[:300]) from error
 
 
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

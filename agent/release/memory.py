@@ -79,11 +79,10 @@ class Copy(BaseModel):
 
 @dataclass(slots=True)
 class Channel:
-    """What was read of a channel's entries.
+    """What was read of a channel's entries, by their names.
 
     Attributes:
         base: The snapshot that the facts are added to.
-        facts: The facts of each entry, by its name.
         arrived: When each entry arrived.
         invalid: When each invalid entry arrived, and why it is invalid.
     """

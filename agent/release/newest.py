@@ -235,11 +235,8 @@ class Attempt:
         release = release or await self._bring(wanted, self._fetch_until())
         await self._put_on_trial(release)
         pinned = self._pin is not None and self._pin.commit is not None
-        if (
-            wanted.is_tag
-            and not pinned
-            and self.memory.known.tag(self._url, wanted.name) != release.commit
-        ):
+        before = self.memory.known.tag(self._url, wanted.name)
+        if wanted.is_tag and not pinned and before != release.commit:
             seen = Seen(repository=self._url, tag=wanted.name, commit=release.commit)
             self.memory.learn(seen=seen)
         return release

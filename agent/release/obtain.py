@@ -25,7 +25,6 @@ class Obtained:
     """The release to run.
 
     Attributes:
-        release: The release.
         stale: Why it is not the newest; None if it is.
         warnings: What a person should look at, such as a tag that was moved.
         on_trial: Whether it has not proved itself yet; then its trial is recorded.

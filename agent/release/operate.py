@@ -29,15 +29,13 @@ class Row:
     """A release that is known in the bucket, or is on this disk.
 
     Attributes:
-        commit: Its commit.
         ref: Under which it was last wanted.
         good: Whether it is the last good one.
         proved: When it was last found good, and by whom; None if it never was.
         bad: Why, since when and by whom it does not run any more; None if it may.
-        pinned: Whether an operator pinned it.
         died: How many runs with it were cut off.
         image: Whether it is the image's of this machine.
-        marker: Its marker on this disk; None if it is not here.
+        marker: Its marker; None if it is not on this disk.
     """
 
     commit: str

@@ -20,11 +20,9 @@ PUSH_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A release to publish.
+    """A release to publish: the commit of the working tree `folder`, under the tag `version`.
 
     Attributes:
-        folder: The working tree.
-        version: The tag's name.
         jobs: Path of the jobs file in it.
         track: The pattern of the tags that machines follow.
         key: The ssh key to sign with; None for git's configured one.
@@ -48,16 +46,13 @@ class Published:
     """A tag that was made.
 
     Attributes:
-        commit: Its commit.
         signer: Who signed it; None if there was no allowed_signers file.
         line: The key's line for an allowed_signers file; empty if the key could not be read.
-        pushed: Whether it was pushed.
     """
 
     commit: str
     signer: Signer | None
     line: str
-    pushed: bool
 
 
 async def publish(plan: Plan, *, environ: Mapping[str, str], version: str) -> Published:
@@ -104,7 +99,6 @@ async def publish(plan: Plan, *, environ: Mapping[str, str], version: str) -> Pu
         commit=await git.line("rev-parse", f"{plan.version}^{{commit}}"),
         signer=signer,
         line=await _signers_line(git, key),
-        pushed=plan.remote is not None,
     )
 
 

@@ -178,13 +178,7 @@ def format_of(oid: str) -> ObjectFormat:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The release that should run.
-
-    Attributes:
-        name: Its tag or branch.
-        ref: The same in full, such as `refs/tags/v1.2`.
-        commit: The commit that the repository gives for it.
-    """
+    """The release that should run: the tag or branch `name`, in full `ref`, is this commit in the repository."""
 
     name: str
     ref: str

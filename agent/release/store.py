@@ -102,13 +102,7 @@ class Marker(Good):
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A release that is complete on disk and was checked by this agent.
-
-    Attributes:
-        marker: What is known of it.
-        root: Its directory.
-        jobs: Its jobs, expanded.
-    """
+    """A release that is complete in the directory `root` and was checked by this agent; its jobs are expanded."""
 
     marker: Marker
     root: Path
@@ -284,17 +278,17 @@ async def seal(root: Path) -> None:
         ReleaseError: The disk does not take it.
     """
     try:
-        await asyncio.to_thread(root.chmod, 0o755)
-        for part in (TREE, ENVIRONMENT):
-            await asyncio.to_thread(_seal, root / part)
+        await asyncio.to_thread(_seal, root)
     except OSError as error:
         raise ReleaseError(f"it could not be made read-only: {error}") from error
 
 
-def _seal(top: Path) -> None:
-    for folder, _, files in os.walk(top, topdown=False):
-        for name in files:
-            file = Path(folder, name)
-            if not file.is_symlink():
-                file.chmod(0o555 if file.stat().st_mode & 0o111 else 0o444)
-        Path(folder).chmod(0o555)
+def _seal(root: Path) -> None:
+    root.chmod(0o755)
+    for part in (TREE, ENVIRONMENT):
+        for folder, _, files in os.walk(root / part, topdown=False):
+            for name in files:
+                file = Path(folder, name)
+                if not file.is_symlink():
+                    file.chmod(0o555 if file.stat().st_mode & 0o111 else 0o444)
+            Path(folder).chmod(0o555)

@@ -1,6 +1,5 @@
 """What a release's tree may contain, judged from git's listing before any of it is written to disk. Decisions only."""
 
-import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,9 +139,8 @@ def _link_problem(path: str, links: Mapping[str, str]) -> str | None:
         return "is a link to nothing"
     if _CONTROL.search(links[path]):
         return "is a link with control characters in its target"
-    place: list[str] = posixpath.dirname(path).split("/") if "/" in path else []
-    todo = [path.rpartition("/")[2]]
-    steps = 0
+    *place, name = path.split("/")
+    todo, steps = [name], 0
     while todo:
         part = todo.pop()
         if part in {"", "."}:

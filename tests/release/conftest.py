@@ -1,8 +1,10 @@
 """Releases obtained for real: a repository, a state directory, and what was logged."""
 
+import json
 import os
+import re
 import subprocess
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,13 +20,13 @@ from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
 from agent.config.settings import Index, Release, Settings
 from agent.contract.ids import run_id
-from agent.jobs.interface import Isolation
+from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
 from agent.release.memory import Memory, Writer
 from agent.release.obtain import Obtained, obtain
 from agent.release.operate import overview, unpin
 from agent.release.repository import channel_of
-from agent.release.store import Installed, ReleaseStore, good_of
+from agent.release.store import Installed, ReleaseStore, good_of, last_here
 from agent.secrets.keyring import Keyring
 from tests.parts.repo import Repo, Signer, make_signer
 from tests.parts.waiting import wait_until
@@ -32,6 +34,7 @@ from tests.parts.waiting import wait_until
 VERSION = "0.2.0"
 START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 JOBS = '[[job]]\nname = "greet"\ncommand = ["sh", "greet.sh"]\n'
+RELEASE: Mapping[str, str] = MappingProxyType({"jobs.toml": JOBS})
 LOCKED_JOBS = '[[job]]\nname = "greet"\ncommand = ["python", "greet.py"]\n'
 PROJECT = """[project]
 name = "locked"
@@ -52,26 +55,28 @@ class Computer:
 
     Attributes:
         state: The state directory.
-        repository: What the configuration says.
+        repo: The repository of its releases.
+        repository: What the configuration calls that.
         environ: The agent's environment.
-        release_store: Where releases are.
-        events: What was logged.
+        cache: Where caches are.
+        settings: What else `[release]` says in every call.
+        context: What else a run gives to each step, such as its isolation.
+        signer: Who signs what is published here.
         now: The time; each call is an hour after the one before.
-        machine: Whether nobody watches.
         index: The package indexes that want a login.
-        isolation: How programs of new releases are checked; None leaves the self-check out.
     """
 
     state: Path
+    repo: Repo
     repository: str
     environ: dict[str, str]
     cache: Path
     events: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
+    signer: Signer | None = None
     now: datetime = START
-    timeout: float = 60.0
-    machine: bool = False
     index: dict[str, Index] = field(default_factory=dict)
-    isolation: Callable[[], Awaitable[Isolation]] | None = None
     memory: Memory = field(init=False)
 
     @property
@@ -79,10 +84,33 @@ class Computer:
         """Where releases are."""
         return ReleaseStore.at(self.state, self.cache)
 
+    def publish(self, version: str, files: Mapping[str, str] = RELEASE) -> str:
+        """Publish a release, and return its commit."""
+        return self.repo.release(version, dict(files), signer=self.signer)
+
+    def commit(self, files: Mapping[str, str]) -> str:
+        """Push a commit to the branch `main`, and return it."""
+        for path, text in files.items():
+            self.repo.write(path, text)
+        commit = self.repo.commit_signed(self.signer) if self.signer else self.repo.commit()
+        self.repo.push()
+        return commit
+
+    def move(self, tag: str) -> str:
+        """Force a tag to the present commit, and return that."""
+        commit = self.repo.tag(tag, signer=self.signer, force=True)
+        self.repo.push()
+        return commit
+
+    def git(self, *arguments: str) -> None:
+        """Change the repository, and push that."""
+        self.repo.git(*arguments)
+        self.repo.push()
+
     async def obtain(self, *, version: str = VERSION, **settings: Any) -> Obtained:
         """Obtain the release to run."""
         self.now += timedelta(hours=1)
-        values = {"repository": self.repository, "timeout": self.timeout, **settings}
+        values = {"repository": self.repository, "timeout": 60.0, **self.settings, **settings}
         release = Release.model_validate(values)
         self.memory = self.remembered(release)
         return await obtain(
@@ -94,34 +122,22 @@ class Computer:
                 version=version,
                 now=self.now,
                 log=RunLogger(self.events.append).log,
-                machine=self.machine,
-                isolation=self.isolation,
                 keyring=Keyring(Settings(release=release, index=self.index), self.environ),
+                **self.context,
             )
         )
-
-    def login_to_index(self, source: str) -> None:
-        """Have the agent know a login to the index `team-index`."""
-        self.index = {"team-index": Index(credentials=source)}
-
-    async def ran(
-        self,
-        repo: Repo,
-        version: str,
-        files: Mapping[str, str] = MappingProxyType({"jobs.toml": JOBS}),
-        signer: Signer | None = None,
-        **settings: Any,
-    ) -> str:
-        """Publish a release, and have it run and prove itself; return its commit."""
-        commit = repo.release(version, dict(files), signer=signer)
-        await self.run_well(**settings)
-        return commit
 
     async def run_well(self, **settings: Any) -> Obtained:
         """Obtain a release that then proves itself."""
         obtained = await self.obtain(**settings)
         self.promote(obtained)
         return obtained
+
+    async def ran(self, version: str, files: Mapping[str, str] = RELEASE) -> str:
+        """Publish a release, and have it run and prove itself; return its commit."""
+        commit = self.publish(version, files)
+        await self.run_well()
+        return commit
 
     def promote(self, obtained: Obtained) -> None:
         """Say that a release proved itself, as a run does."""
@@ -131,7 +147,7 @@ class Computer:
     def remembered(self, release: Release | None = None) -> Memory:
         """Return what this disk knows of releases; each time it is a run of its own that asks."""
         return Memory(
-            channel_of(release or Release()),
+            channel_of(release or Release.model_validate(self.settings)),
             Writer(run_id(self.now, os.urandom(3)), "computer", self.now + timedelta(minutes=30)),
             copy=self.release_store.copy,
             now=lambda: self.now,
@@ -139,18 +155,14 @@ class Computer:
         )
 
     async def decide(
-        self,
-        act: Callable[..., Coroutine[Any, Any, Any]],
-        *values: Any,
-        branch: str | None = None,
-        **named: Any,
+        self, act: Callable[..., Coroutine[Any, Any, Any]], *values: Any, **named: Any
     ) -> None:
         """Have an operator decide, in a bucket that has what this disk knows."""
 
         async def bucket() -> Bucket:
             return Bucket.open(LocalBucket(self.state / "bucket"), None)
 
-        memory = self.remembered(Release(branch=branch))
+        memory = self.remembered()
         await memory.connect(bucket())
         rows = overview(memory.known, self.release_store, VERSION, self.now)
         await act(memory, *([] if act is unpin else [rows]), *values, **named)
@@ -160,9 +172,26 @@ class Computer:
         """The commit of the last good release."""
         return next((one.commit for one in self.remembered().known.good(VERSION)), None)
 
+    @property
+    def bad(self) -> list[str]:
+        """The tags of the releases that were found bad."""
+        return [fact.bad.ref for fact in self.remembered().known.bad if fact.bad]
+
+    @property
+    def here(self) -> Installed | None:
+        """The last good release that is on the disk."""
+        checks = Checks("jobs.toml", VERSION, self.environ)
+        return last_here(self.release_store, self.remembered().known.good(VERSION), checks)
+
     def told(self, event: str) -> list[dict[str, Any]]:
         """Return the logged events of one name."""
         return [line for line in self.events if line["event"] == event]
+
+    def lose_the_network(self) -> None:
+        """Have no proxy answer."""
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            self.environ[name] = self.environ[name.lower()] = DEAD_PROXY
+        self.environ["UV_HTTP_RETRIES"] = "0"
 
 
 def reason_of(obtained: Obtained) -> str:
@@ -171,27 +200,25 @@ def reason_of(obtained: Obtained) -> str:
     return obtained.stale.reason
 
 
-def running_in(folder: Path) -> list[str]:
-    """Return the commands that run with a folder's path in their arguments or their environment."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and int(process.name) != os.getpid():
-            try:
-                parts = [(process / name).read_bytes() for name in ("cmdline", "environ")]
-            except OSError:  # ended, or another user's
-                continue
-            if str(folder).encode() in b"".join(parts):
-                found.append(parts[0].replace(b"\0", b" ").decode(errors="replace"))
-    return found
+def kinds(obtained: Obtained) -> list[str]:
+    """Return at which step each release was rejected."""
+    return [refused.kind for refused in obtained.record.refused]
 
 
 def ends_in(folder: Path) -> None:
-    """Wait until nothing runs there: a killed process is seen until the kernel has taken it apart.
+    """Wait until nothing runs there: a killed process is seen until the kernel has taken it apart."""
 
-    Raises:
-        WaitedTooLongError: Something goes on.
-    """
-    wait_until(lambda: running_in(folder) == [], what=f"processes in {folder} to end")
+    def runs(process: Path) -> bool:
+        try:
+            texts = [(process / name).read_bytes() for name in ("cmdline", "environ")]
+        except OSError:  # ended, or another user's
+            return False
+        return process.name != str(os.getpid()) and str(folder).encode() in b"".join(texts)
+
+    wait_until(
+        lambda: not any(map(runs, Path("/proc").glob("[0-9]*"))),
+        what=f"processes in {folder} to end",
+    )
 
 
 @pytest.fixture
@@ -210,9 +237,10 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def computer(tmp_path: Path, environ: dict[str, str], repo_builder: Any) -> Computer:
-    """A computer for the repository of `repo_builder`, by its path."""
-    return Computer(tmp_path / "state", str(repo_builder.bare), environ, tmp_path / "cache")
+def computer(tmp_path: Path, environ: dict[str, str], repo_builder: Repo) -> Computer:
+    """A computer that reaches its repository by the path."""
+    bare = str(repo_builder.bare)
+    return Computer(tmp_path / "state", repo_builder, bare, environ, tmp_path / "cache")
 
 
 @pytest.fixture
@@ -229,6 +257,14 @@ def signers(tmp_path: Path, ada: Signer) -> Path:
     return file
 
 
+@pytest.fixture
+def signed(computer: Computer, ada: Signer, signers: Path) -> Computer:
+    """A computer that runs what Ada signed; what is published through it she signs."""
+    computer.signer = ada
+    computer.settings["allowed_signers"] = signers
+    return computer
+
+
 async def greeting(release: Installed) -> str:
     """Return what the release's own Python prints for its job."""
     assert release.programs is not None
@@ -240,22 +276,20 @@ async def greeting(release: Installed) -> str:
 
 @dataclass(frozen=True)
 class Locked:
-    """The files of a release whose environment holds one small package, by either kind of lock.
+    """Releases whose environment holds one small package.
 
     Attributes:
-        project: Files with `uv.lock`.
-        requirements: The other form, `requirements.txt`.
+        files: The files of one, by the name of its lock.
         cache: A cache that holds the package, for tests that are about something else than getting it.
     """
 
-    project: Mapping[str, str]
-    requirements: str
+    files: Mapping[str, Mapping[str, str]]
     cache: Path
 
 
 @pytest.fixture(scope="session")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Locked:
-    """A lock file and a `requirements.txt` with hashes, made by uv itself."""
+    """By `uv.lock` and a `requirements.txt` that uv itself makes, and by the locks of other tools."""
     folder = tmp_path_factory.mktemp("locked")
     (folder / "pyproject.toml").write_text(PROJECT)
     _uv("lock", "--quiet", at=folder)
@@ -266,16 +300,22 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Locked:
     )
     cache = tmp_path_factory.mktemp("warm")
     _uv("sync", "--quiet", "--frozen", "--cache-dir", str(cache / "uv"), at=folder)
-    return Locked(
-        {
-            "pyproject.toml": PROJECT,
-            "uv.lock": (folder / "uv.lock").read_text(),
-            "jobs.toml": LOCKED_JOBS,
-            "greet.py": "import idna\nprint(idna.__version__)\n",
-        },
-        (folder / "requirements.txt").read_text(),
-        cache,
-    )
+    requirements = (folder / "requirements.txt").read_text()
+    hashes = re.findall(r"sha256:[0-9a-f]{64}", requirements)
+    listed = ", ".join(f'{{file = "{each}", hash = "{each}"}}' for each in hashes)
+    jobs = {"jobs.toml": LOCKED_JOBS, "greet.py": "import idna\nprint(idna.__version__)\n"}
+    locks = {
+        "uv.lock": (folder / "uv.lock").read_text(),
+        "requirements.txt": requirements,
+        "Pipfile.lock": json.dumps({"default": {"idna": {"version": "==3.10", "hashes": hashes}}}),
+        "poetry.lock": (
+            f'[[package]]\nname = "idna"\nversion = "3.10"\ngroups = ["main"]\nfiles = [{listed}]\n'
+            '[metadata]\nlock-version = "2.1"\n'
+        ),
+    }
+    files = {name: {**jobs, name: text} for name, text in locks.items()}
+    files["uv.lock"]["pyproject.toml"] = PROJECT
+    return Locked(files, cache)
 
 
 def _uv(*arguments: str, at: Path) -> None:

@@ -8,8 +8,6 @@ import platform
 import tarfile
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.ports import LOOPBACK
@@ -22,16 +20,12 @@ STALL_SECONDS = 60.0
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-@dataclass(frozen=True)
-class Image:
-    """An image: its parts by digest, and the digest of the manifest that names them."""
+def make_image() -> dict[str, tuple[str, bytes]]:
+    """Make an image of one file that no other image has: an engine cannot have its layer already.
 
-    digest: str
-    parts: Mapping[str, tuple[str, bytes]]
-
-
-def make_image() -> Image:
-    """Make an image of one file that no other image has: an engine cannot have its layer already."""
+    Returns:
+        Its parts by their digests, each with its media type; the first is the manifest.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         content = str(time.time_ns()).encode()
@@ -55,12 +49,8 @@ def make_image() -> Image:
             "layers": [{"mediaType": LAYER, "size": len(layer), "digest": digest_of(layer)}],
         }
     ).encode()
-    parts = {
-        digest_of(manifest): (MANIFEST, manifest),
-        digest_of(config): (CONFIG, config),
-        digest_of(layer): (LAYER, layer),
-    }
-    return Image(digest_of(manifest), parts)
+    parts = {MANIFEST: manifest, CONFIG: config, LAYER: layer}
+    return {digest_of(data): (kind, data) for kind, data in parts.items()}
 
 
 def digest_of(data: bytes) -> str:
@@ -72,14 +62,15 @@ class Registry(LoopbackHttp):
     """A registry at a loopback address, which an engine takes for one without TLS.
 
     Attributes:
-        image: What it has.
+        digest: The digest of its image.
         asked: The paths of all requests.
         stalls: A request whose path has this in it is not answered until it `wakes`; nothing by default.
         forges: Whether it gives other bytes than the digest says.
     """
 
     def __init__(self) -> None:
-        self.image = make_image()
+        self._parts = make_image()
+        self.digest = next(iter(self._parts))
         self.asked: list[str] = []
         self.stalls: str | None = None
         self.forges = False
@@ -97,7 +88,7 @@ class Registry(LoopbackHttp):
     @property
     def name(self) -> str:
         """The image's name, pinned by digest."""
-        return f"{LOOPBACK}:{self.port}/browser@{self.image.digest}"
+        return f"{LOOPBACK}:{self.port}/browser@{self.digest}"
 
     def wakes(self) -> None:
         """Stall no more, and cut the connections that do: an engine goes on waiting for them when nobody else does."""
@@ -117,7 +108,7 @@ class Registry(LoopbackHttp):
             return
         kind, body = "application/json", b"{}"
         if request.path != "/v2/":
-            kind, body = self.image.parts.get(request.path.rpartition("/")[2], ("", b""))
+            kind, body = self._parts.get(request.path.rpartition("/")[2], ("", b""))
         if self.forges and kind == MANIFEST:
             body = body.replace(b"schemaVersion", b"schemaversion")
         headers = {

@@ -12,36 +12,33 @@ from tests.parts.gitserver import GitServer
 from tests.parts.repo import GIT_ENVIRON, Repo
 from tests.release.conftest import JOBS, Computer, reason_of
 
-pytestmark = pytest.mark.usefixtures("git_server")
-
 HOOKS = (
     *("pre-receive", "update", "post-receive", "post-update", "pre-push", "reference-transaction"),
     *("post-checkout", "post-merge", "pre-auto-gc", "fsmonitor-watchman", "post-index-change"),
 )
 
 
-def _plant(repo: Repo, tag: str, entries: list[tuple[str, str, str]]) -> None:
-    """Tag and push a tree that git's own front door would refuse; `(mode, name, content)` each.
+Planted = tuple[str, str, str]
+"""Mode, name and content of an entry; for a folder its one file's content, for a submodule a commit."""
 
-    For a mode of a folder or a submodule the content is an object's id.
-    """
+
+def _plant(repo: Repo, entries: list[Planted]) -> None:
+    """Push a tag v2.0 of a tree that git's own front door would refuse."""
+    entries = [*entries, ("100644", "jobs.toml", JOBS)]
+    texts = {content for _, _, content in entries}
+    blobs = {text: _git(repo, text, "hash-object", "-w", "--stdin") for text in texts}
     lines = []
     for mode, name, content in entries:
-        kind = {"040000": "tree", "160000": "commit"}.get(mode, "blob")
-        oid = content if kind != "blob" else _git(repo, content, "hash-object", "-w", "--stdin")
-        lines.append(f"{mode} {kind} {oid}\t{name}\0")
+        what = f"{mode} blob {blobs[content]}"
+        if mode == "160000":
+            what = f"{mode} commit {content}"
+        if mode == "040000":
+            tree = _git(repo, f"100644 blob {blobs[content]}\tconfig\0", "mktree", "-z")
+            what = f"{mode} tree {tree}"
+        lines.append(f"{what}\t{name}\0")
     tree = _git(repo, "".join(lines), "mktree", "-z", "--missing")
-    commit = _git(repo, "", "commit-tree", "-m", "Planted", tree)
-    repo.git("tag", tag, commit)
+    repo.git("tag", "v2.0", _git(repo, "", "commit-tree", "-m", "Planted", tree))
     repo.push()
-
-
-def _tree(repo: Repo, *entries: tuple[str, str, str]) -> str:
-    lines = []
-    for mode, name, content in entries:
-        oid = _git(repo, content, "hash-object", "-w", "--stdin")
-        lines.append(f"{mode} blob {oid}\t{name}\0")
-    return _git(repo, "".join(lines), "mktree", "-z")
 
 
 def _git(repo: Repo, text: str, *arguments: str) -> str:
@@ -58,21 +55,26 @@ def _git(repo: Repo, text: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-async def test_files_arrive_as_committed(computer: Computer, repo_builder: Repo) -> None:
+def _program(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
+
+
+async def test_files_arrive_as_committed(computer: Computer) -> None:
     """Bytes, names, executable bits and links inside the tree are kept; everything is read-only."""
     content = bytes(range(256)) * 1000
-    repo_builder.write("jobs.toml", JOBS)
-    repo_builder.write("data/見積 2026 😀.bin", content)
-    repo_builder.write("bin/run me", "#!/bin/sh\necho ran\n", executable=True)
-    repo_builder.write("empty", "")
-    repo_builder.write("crlf.txt", b"a\r\nb\r\n")
-    (repo_builder.work / "deep/er").mkdir(parents=True)
-    (repo_builder.work / "deep/er/link").symlink_to("../../data")
-    (repo_builder.work / "dangling").symlink_to("later")
-    repo_builder.commit()
-    repo_builder.tag("v1.0")
-    repo_builder.push()
-    tree = (await computer.obtain()).release.tree
+    repo = computer.repo
+    repo.write("data/見積 2026 😀.bin", content)
+    repo.write("bin/run me", "#!/bin/sh\necho ran\n", executable=True)
+    repo.write("crlf.txt", b"a\r\nb\r\n")
+    (repo.work / "deep/er").mkdir(parents=True)
+    (repo.work / "deep/er/link").symlink_to("../../data")
+    (repo.work / "dangling").symlink_to("later")
+    computer.publish("v1.0", {"batch/night.toml": JOBS, "empty": ""})
+    release = (await computer.obtain(jobs="batch/night.toml")).release
+    assert release.jobs.job[0].name == "greet"
+    tree = release.tree
     assert (tree / "data/見積 2026 😀.bin").read_bytes() == content
     assert (tree / "deep/er/link/見積 2026 😀.bin").read_bytes() == content
     assert (tree / "dangling").readlink() == Path("later")
@@ -88,16 +90,16 @@ async def test_files_arrive_as_committed(computer: Computer, repo_builder: Repo)
 
 
 @pytest.mark.parametrize("way", ["path", "http"])
-async def test_nothing_of_a_hostile_repository_is_executed(
-    computer: Computer, repo_builder: Repo, git_server: GitServer, way: str, tmp_path: Path
+async def test_nothing_of_a_hostile_repository_or_mirror_is_executed(
+    computer: Computer, git_server: GitServer, way: str, tmp_path: Path
 ) -> None:
-    """Hooks, monitors, filters, helpers and attributes: no canary file appears, and no byte is changed."""
+    """Hooks, monitors, filters, helpers, attributes and addresses: no canary appears, and no byte is changed."""
     canary = tmp_path / "canary"
     program = tmp_path / "evil.sh"
-    program.write_text(f"#!/bin/sh\ntouch {canary}\ncat\n")
-    program.chmod(0o755)
+    script = f"#!/bin/sh\ntouch {canary}\ncat\n"
+    _program(program, script)
     text = "$Id$ $Format:%H$ text\n"
-    repo_builder.release(
+    computer.publish(
         "v1.0",
         {
             "jobs.toml": JOBS,
@@ -106,131 +108,79 @@ async def test_nothing_of_a_hostile_repository_is_executed(
             "file.txt": text,
         },
     )
-    hooks = repo_builder.bare / "evil-hooks"
-    hooks.mkdir()
+    bare = computer.repo.bare
     for name in HOOKS:
-        for folder in (hooks, repo_builder.bare / "hooks"):
-            folder.mkdir(exist_ok=True)
-            (folder / name).write_text(program.read_text())
-            (folder / name).chmod(0o755)
+        for folder in (bare / "evil-hooks", bare / "hooks"):
+            _program(folder / name, script)
+    programs = (
+        *("core.fsmonitor", "core.sshCommand", "core.gitProxy", "core.alternateRefsCommand"),
+        *("core.pager", "core.editor", "gpg.program", "gpg.ssh.program", "credential.helper"),
+        *("filter.evil.smudge", "filter.evil.clean", "filter.evil.process", "diff.evil.textconv"),
+        *("uploadpack.packObjectsHook", "remote.origin.uploadpack"),
+    )
     settings = {
-        **dict.fromkeys(("core.fsmonitor", "core.sshCommand", "core.gitProxy"), program),
-        **dict.fromkeys(("core.alternateRefsCommand", "core.pager", "core.editor"), program),
-        **dict.fromkeys(("gpg.program", "gpg.ssh.program", "credential.helper"), program),
-        **dict.fromkeys(("filter.evil.smudge", "filter.evil.clean"), program),
-        **dict.fromkeys(("filter.evil.process", "diff.evil.textconv"), program),
-        **dict.fromkeys(("uploadpack.packObjectsHook", "remote.origin.uploadpack"), program),
-        "core.hooksPath": hooks,
+        **dict.fromkeys(programs, program),
+        "core.hooksPath": bare / "evil-hooks",
         "remote.origin.promisor": "true",
         "remote.origin.url": tmp_path / "nowhere",
         "filter.evil.required": "true",
         "alias.ls-remote": f"!{program}",
     }
     for key, value in settings.items():
-        repo_builder.git("config", key, str(value), at=repo_builder.bare)
-    computer.repository = git_server.url() if way == "http" else str(repo_builder.bare)
-    release = (await computer.obtain()).release
+        computer.repo.git("config", key, str(value), at=bare)
+    computer.repository = git_server.url() if way == "http" else str(bare)
+    release = (await computer.run_well()).release
     assert (release.tree / "file.txt").read_bytes() == text.encode()
-    assert not canary.exists()
-
-
-async def test_a_mirror_that_a_job_tampered_with_executes_nothing(
-    computer: Computer, repo_builder: Repo, git_server: GitServer, tmp_path: Path
-) -> None:
-    """The mirror's configuration and hooks are the agent's, whatever was written there meanwhile."""
-    canary = tmp_path / "canary"
-    program = tmp_path / "evil.sh"
-    program.write_text(f"#!/bin/sh\ntouch {canary}\n")
-    program.chmod(0o755)
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    computer.repository = git_server.url()
-    await computer.run_well()
     mirror = computer.release_store.mirror
-    (mirror / "hooks").mkdir()
     for name in HOOKS:
-        (mirror / "hooks" / name).write_text(program.read_text())
-        (mirror / "hooks" / name).chmod(0o755)
-    for file in ("config", ".gitconfig"):
-        (mirror / file).write_text(
+        _program(mirror / "hooks" / name, script)
+    for name in ("config", ".gitconfig"):
+        (mirror / name).write_text(
             f"[core]\n\tbare = true\n\tfsmonitor = {program}\n\talternateRefsCommand = {program}\n"
             f"[credential]\n\thelper = {program}\n"
             f'[url "{tmp_path}/other"]\n\tinsteadOf = {git_server.base_url}\n'
         )
     (mirror / "objects/info").mkdir(exist_ok=True)
-    (mirror / "objects/info/alternates").write_text(str(repo_builder.bare / "objects"))
-    repo_builder.release("v2.0", {"new": "x"})
+    (mirror / "objects/info/alternates").write_text(str(bare / "objects"))
+    computer.publish("v2.0", {"new": "x"})
     obtained = await computer.obtain()
     assert (obtained.release.ref, obtained.stale) == ("v2.0", None)
     assert not canary.exists()
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([("160000", "lib", "a" * 40)], "'lib' is a submodule"),
+        ([("120000", "door", "/etc/passwd")], "'door' is a link out of the release"),
+        ([("120000", "door", "sub/../../x")], "'door' is a link out of the release"),
+        ([("040000", ".git", "[core]\n")], ""),
+        ([("040000", ".GIT", "[core]\n")], ""),
+        ([("040000", "..", "x")], ""),
+        # A link and a folder at once, as in git's old bugs.
+        ([("120000", "a", ".."), ("040000", "a", "x")], ""),
+        (
+            [("100644", f"f{number:05d}", "") for number in range(20_001)],
+            "it has 20002 files, more than 20000",
+        ),
+    ],
+    ids=["submodule", "link", "link up", "git", "git's alias", "way up", "through a link", "many"],
+)
 async def test_what_may_not_be_installed_leaves_the_last_good_release(
-    computer: Computer, repo_builder: Repo
+    computer: Computer, entries: list[Planted], words: str
 ) -> None:
-    """A submodule is refused with its reason, and yesterday's release runs."""
-    commit = await computer.ran(repo_builder, "v1.0")
-    _plant(repo_builder, "v2.0", [("100644", "jobs.toml", JOBS), ("160000", "lib", commit)])
+    """A tree that leads out, or is too large, is refused with its reason, and nothing of it arrives."""
+    good = await computer.ran("v1.0")
+    before = sorted(computer.state.iterdir())
+    _plant(computer.repo, entries)
     obtained = await computer.obtain()
-    assert obtained.release.ref == "v1.0"
+    assert obtained.release.commit == good
     assert obtained.stale is not None
-    assert obtained.stale.wanted == "v2.0"
-    assert "'lib' is a submodule" in obtained.stale.reason
-    assert [
-        place.name for place in computer.release_store.releases.iterdir() if place.is_dir()
-    ] == [commit]
-
-
-HOSTILE = {
-    "a link to the root": ("120000", "door", "/etc/passwd", "'door' is a link out of the release"),
-    "a link upwards": ("120000", "door", "sub/../../x", "'door' is a link out of the release"),
-    "git's own folder": ("040000", ".git", "", "no usable release"),
-    "git's own folder, elsewhere": ("040000", ".GIT", "", "no usable release"),
-    "a way up": ("040000", "..", "", "no usable release"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_tree_that_leads_out_is_refused(
-    computer: Computer, repo_builder: Repo, name: str
-) -> None:
-    """A link out of the release, a folder that would be a repository's own, or a way up: nothing arrives."""
-    mode, path, content, words = HOSTILE[name]
-    content = content or _tree(repo_builder, ("100644", "config", "[core]\n"))
-    _plant(repo_builder, "v1.0", [(mode, path, content), ("100644", "jobs.toml", JOBS)])
-    with pytest.raises(ReleaseError, match=words):
-        await computer.obtain()
-    assert not list(computer.release_store.releases.glob("*/release.json"))
-
-
-async def test_a_tree_that_writes_through_its_own_link_is_refused(
-    computer: Computer, repo_builder: Repo, tmp_path: Path
-) -> None:
-    """A name that is a link and a folder at once, as in git's old bugs, writes nothing outside."""
-    folder = _tree(repo_builder, ("100644", "owned", "x"))
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    _plant(
-        repo_builder,
-        "v1.0",
-        [("120000", "a", str(outside)), ("040000", "a", folder), ("100644", "jobs.toml", JOBS)],
-    )
-    with pytest.raises(ReleaseError, match=r"no usable release"):
-        await computer.obtain()
-    assert list(outside.iterdir()) == []
-
-
-async def test_too_many_files_are_refused_before_any_is_written(
-    computer: Computer, repo_builder: Repo
-) -> None:
-    """Twenty thousand and more files are counted in the listing, and none reaches the disk."""
-    blob = _git(repo_builder, "x", "hash-object", "-w", "--stdin")
-    lines = "".join(f"100644 blob {blob}\tf{number:05d}\0" for number in range(20_001))
-    tree = _git(repo_builder, lines, "mktree", "-z")
-    repo_builder.git("tag", "v1.0", _git(repo_builder, "", "commit-tree", "-m", "Many", tree))
-    repo_builder.push()
-    with pytest.raises(ReleaseError, match="it has 20001 files, more than 20000"):
-        await computer.obtain()
-    assert not list(computer.release_store.releases.glob("*/tree"))
+    assert (obtained.stale.wanted, words in obtained.stale.reason) == ("v2.0", True)
+    store = computer.release_store
+    assert [place.parent.name for place in store.releases.glob("*/release.json")] == [good]
+    assert not [*store.releases.glob("**/config"), *store.releases.glob("*/tree/f*")]
+    assert sorted(computer.state.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -256,17 +206,14 @@ async def test_too_many_files_are_refused_before_any_is_written(
     ids=["three faults", "syntax", "missing", "empty", "programs"],
 )
 async def test_all_faults_of_a_jobs_file_are_in_the_reason(
-    computer: Computer, repo_builder: Repo, jobs: str | None, reasons: list[str]
+    computer: Computer, jobs: str | None, reasons: list[str]
 ) -> None:
     """A release that cannot run leaves the last good one, and says everything that is wrong at once."""
-    await computer.ran(repo_builder, "v1.0")
-    repo_builder.write("plain.sh", "exit 0\n")
-    repo_builder.write("program.sh", "#!/bin/sh\nexit 0\n", executable=True)
-    if jobs is None:
-        (repo_builder.work / "jobs.toml").unlink()
-        repo_builder.release("v2.0", {"other": "x"})
-    else:
-        repo_builder.release("v2.0", {"jobs.toml": jobs})
+    await computer.ran("v1.0")
+    computer.repo.write("program.sh", "#!/bin/sh\nexit 0\n", executable=True)
+    (computer.repo.work / "jobs.toml").unlink()
+    files = {} if jobs is None else {"jobs.toml": jobs}
+    computer.publish("v2.0", {"plain.sh": "exit 0\n", **files})
     obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     for reason in reasons:
@@ -274,16 +221,10 @@ async def test_all_faults_of_a_jobs_file_are_in_the_reason(
     assert "program.sh" not in reason_of(obtained)
 
 
-async def test_a_jobs_file_that_is_no_text_is_refused(
-    computer: Computer, repo_builder: Repo
-) -> None:
+async def test_a_jobs_file_that_is_no_text_is_refused(computer: Computer) -> None:
     """Bytes that are not UTF-8, a file without an end, a folder: a reason each, no traceback."""
-    repo_builder.write("jobs.toml", b"\xff\xfe")
-    repo_builder.write("endless.toml", "#" * (1024**2 + 1))
-    repo_builder.write("folder/x", "")
-    repo_builder.commit()
-    repo_builder.tag("v1.0")
-    repo_builder.push()
+    computer.repo.write("jobs.toml", b"\xff\xfe")
+    computer.publish("v1.0", {"endless.toml": "#" * (1024**2 + 1), "folder/x": ""})
     for name, reason in (
         ("jobs.toml", "cannot be read"),
         ("endless.toml", "is larger than"),
@@ -292,11 +233,3 @@ async def test_a_jobs_file_that_is_no_text_is_refused(
     ):
         with pytest.raises(ReleaseError, match=reason):
             await computer.obtain(jobs=name)
-
-
-async def test_the_jobs_file_may_be_elsewhere_in_the_release(
-    computer: Computer, repo_builder: Repo
-) -> None:
-    """`release.jobs` names another file than `jobs.toml`."""
-    repo_builder.release("v1.0", {"batch/night.toml": JOBS})
-    assert (await computer.obtain(jobs="batch/night.toml")).release.jobs.job[0].name == "greet"

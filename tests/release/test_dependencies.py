@@ -68,6 +68,9 @@ def calls(files: dict[str, str | bytes], jobs: str = "jobs.toml") -> list[str]:
 
 
 SYNC = "sync --frozen --no-dev --no-editable"
+HASHED_INPUT = "pip install --require-hashes --requirement -"
+OF_PROJECT = ["pyproject.toml", "pip install --requirement pyproject.toml"]
+POETRY_CORE = '[build-system]\nrequires = ["poetry-core"]\n'
 
 
 @pytest.mark.parametrize(
@@ -82,13 +85,10 @@ SYNC = "sync --frozen --no-dev --no-editable"
             {"requirements.txt": HASHED, "poetry.lock": POETRY},
             ["requirements.txt", "pip install --require-hashes --requirement requirements.txt"],
         ),
-        (
-            {"requirements.txt": "idna\n", "poetry.lock": POETRY},
-            ["poetry.lock", "pip install --require-hashes --requirement -"],
-        ),
+        ({"requirements.txt": "idna\n", "poetry.lock": POETRY}, ["poetry.lock", HASHED_INPUT]),
         (
             {"Pipfile.lock": json.dumps(PIPENV), "pyproject.toml": PROJECT},
-            ["Pipfile.lock", "pip install --require-hashes --requirement -"],
+            ["Pipfile.lock", HASHED_INPUT],
         ),
         (
             {"requirements.txt": "idna\n", "pyproject.toml": PROJECT},
@@ -98,28 +98,11 @@ SYNC = "sync --frozen --no-dev --no-editable"
             {"requirements.txt": "idna\n".encode("utf-16")},
             ["requirements.txt", "pip install --requirement -"],
         ),
-        (
-            {"pyproject.toml": PROJECT},
-            ["pyproject.toml", "pip install --requirement pyproject.toml"],
-        ),
-        (
-            {"pyproject.toml": BUILT},
-            ["pyproject.toml", "pip install --requirement pyproject.toml", "pip install ."],
-        ),
-        (
-            {"pyproject.toml": BUILT + "[tool.uv]\npackage = false\n"},
-            ["pyproject.toml", "pip install --requirement pyproject.toml"],
-        ),
-        (
-            {"pyproject.toml": '[build-system]\nrequires = ["poetry-core"]\n'},
-            ["pyproject.toml", "pip install ."],
-        ),
-        (
-            {
-                "pyproject.toml": "[tool.poetry]\npackage-mode = false\n[build-system]\nrequires = []\n"
-            },
-            [],
-        ),
+        ({"pyproject.toml": PROJECT}, OF_PROJECT),
+        ({"pyproject.toml": BUILT}, [*OF_PROJECT, "pip install ."]),
+        ({"pyproject.toml": BUILT + "[tool.uv]\npackage = false\n"}, OF_PROJECT),
+        ({"pyproject.toml": POETRY_CORE}, ["pyproject.toml", "pip install ."]),
+        ({"pyproject.toml": POETRY_CORE + "[tool.poetry]\npackage-mode = false\n"}, []),
     ],
 )
 def test_the_file_that_pins_most_counts(files: dict[str, str | bytes], asked: list[str]) -> None:
@@ -144,17 +127,17 @@ def test_the_nearest_file_above_the_jobs_counts(files: dict[str, str | bytes], f
 
 def test_what_is_not_pinned_is_told() -> None:
     """By name where there are names."""
-    pinned = [{"uv.lock": UV_LOCK}, {"requirements.txt": HASHED}, {"poetry.lock": POETRY}]
-    assert [found({**files}).unpinned for files in pinned] == ["", "", ""]  # type: ignore[union-attr]
-    loose, project = (
-        found({"a/requirements.txt": "idna\nurllib3\n"}, "a/j.toml"),
-        found({"pyproject.toml": PROJECT}),
-    )
-    assert loose is not None
-    assert project is not None
-    assert loose.unpinned == "a/requirements.txt has no hashes for idna, urllib3"
-    assert project.unpinned == "pyproject.toml has no lock beside it"
-    assert project.python == ">=3.11"
+    for name, text, unpinned, python in (
+        ("uv.lock", UV_LOCK, "", ">=3.12"),
+        ("requirements.txt", HASHED, "", ""),
+        ("poetry.lock", POETRY, "", ""),
+        ("requirements.txt", "idna\nurllib3\n", "has no hashes for idna, urllib3", ""),
+        ("pyproject.toml", PROJECT, "has no lock beside it", ">=3.11"),
+    ):
+        what = found({f"a/{name}": text}, "a/j.toml")
+        assert what is not None
+        said = what.unpinned.removeprefix(f"a/{name} ")
+        assert (said, what.python) == (unpinned, python), name
 
 
 def test_only_the_release_itself_is_told_its_version() -> None:
@@ -165,7 +148,6 @@ def test_only_the_release_itself_is_told_its_version() -> None:
         (False, "--no-install-project"),
         (True, "--no-editable"),
     ]
-    assert what.python == ">=3.12"
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.base import processes
-from agent.release.checks import Checks
-from agent.release.store import Installed, last_here
-from tests.parts.repo import Repo
-from tests.release.conftest import LOCKED_JOBS, VERSION, Computer, Locked, ends_in
-
-pytestmark = pytest.mark.usefixtures("git_server")
+from agent.release.store import Installed
+from tests.release.conftest import Computer, Locked, ends_in, greeting
 
 SEEDS = range(int(os.environ.get("MAYFLY_TEST_SEEDS", "4")))
 """A few for every day; the whole matrix has 20."""
@@ -46,21 +41,14 @@ def _content(version: str, number: int) -> str:
 
 def _files(locked: Locked, version: str) -> dict[str, str]:
     data = {f"data/{number:03d}.txt": _content(version, number) for number in range(FILES)}
-    return {**locked.project, "jobs.toml": LOCKED_JOBS, **data}
+    return {**locked.files["uv.lock"], **data}
 
 
 async def _whole(release: Installed, version: str) -> bool:
     """Tell whether every file is that of one version, and its environment works."""
     data = sorted((release.tree / "data").iterdir())
     same = [file.read_text() == _content(version, int(file.stem)) for file in data]
-    python = release.root / "env/bin/python"
-    done = await processes.run([str(python), "greet.py"], environ={}, seconds=60, cwd=release.tree)
-    return same == [True] * FILES and done.stdout == b"3.10\n"
-
-
-def _good(computer: Computer) -> Installed | None:
-    checks = Checks("jobs.toml", VERSION, computer.environ)
-    return last_here(computer.release_store, computer.remembered().known.good(VERSION), checks)
+    return same == [True] * FILES and await greeting(release) == "3.10"
 
 
 async def _kill_when(computer: Computer, moment: Callable[[], bool]) -> bool:
@@ -84,17 +72,16 @@ async def _kill_when(computer: Computer, moment: Callable[[], bool]) -> bool:
     return agent.wait(60) == -signal.SIGKILL
 
 
-async def _prepare(computer: Computer, repo: Repo, locked: Locked) -> str:
+async def _prepare(computer: Computer, locked: Locked) -> str:
     """Make version 1 the good one, warm, and version 2 the wanted one; return its commit."""
     computer.cache = locked.cache
-    repo.release("v1.0", _files(locked, "1"))
-    await computer.run_well()
-    return repo.release("v2.0", _files(locked, "2"))
+    await computer.ran("v1.0", _files(locked, "1"))
+    return computer.publish("v2.0", _files(locked, "2"))
 
 
 async def _check(computer: Computer) -> None:
     """Whatever the kill left: the good release is whole, and the next run has the new one, whole."""
-    good = _good(computer)
+    good = computer.here
     assert good is not None
     assert await _whole(good, {"v1.0": "1", "v2.0": "2"}[good.ref])
     obtained = await computer.run_well()
@@ -111,10 +98,10 @@ async def _check(computer: Computer) -> None:
 
 @pytest.mark.parametrize("name", MOMENTS)
 async def test_killed_at_a_step_of_the_update(
-    computer: Computer, repo_builder: Repo, locked: Locked, name: str
+    computer: Computer, locked: Locked, name: str
 ) -> None:
     """At each step of fetching and installing, a kill leaves the old release; the next run makes the new one."""
-    commit = await _prepare(computer, repo_builder, locked)
+    commit = await _prepare(computer, locked)
     root = computer.release_store.root(commit)
     if name == "mirror":
         for file in computer.release_store.mirror.rglob("HEAD"):
@@ -124,11 +111,9 @@ async def test_killed_at_a_step_of_the_update(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_killed_at_any_time(
-    computer: Computer, repo_builder: Repo, locked: Locked, seed: int
-) -> None:
+async def test_killed_at_any_time(computer: Computer, locked: Locked, seed: int) -> None:
     """Killed again and again at random times, the update is finished by the first run that is left alone."""
-    await _prepare(computer, repo_builder, locked)
+    await _prepare(computer, locked)
     chance = random.Random(seed)
     for _ in range(3):
         end = time.monotonic() + chance.uniform(0.2, 2.5)
@@ -136,14 +121,12 @@ async def test_killed_at_any_time(
     await _check(computer)
 
 
-async def test_killed_before_there_was_any_release(
-    computer: Computer, repo_builder: Repo, locked: Locked
-) -> None:
+async def test_killed_before_there_was_any_release(computer: Computer, locked: Locked) -> None:
     """A first installation that was killed is made by the next run."""
     computer.cache = locked.cache
-    commit = repo_builder.release("v2.0", _files(locked, "2"))
+    commit = computer.publish("v2.0", _files(locked, "2"))
     root = computer.release_store.root(commit)
     assert await _kill_when(computer, lambda: MOMENTS["environment"](root))
-    assert _good(computer) is None
+    assert computer.here is None
     await computer.run_well()
     await _check(computer)

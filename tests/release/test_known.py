@@ -42,9 +42,9 @@ def good(ref: str, line: str = LINE, *, tag: bool = True) -> Good:
     return Good(line=line, tag=tag, ref=ref, commit=commit(ref), time=5, fetched=NOW)
 
 
-def version(ref: str) -> Version:
+def version(ref: str, *, tag: bool = True) -> Version:
     """Return a version that an operator went back to."""
-    return Version(line=LINE, tag=True, ref=ref, commit=commit(ref), time=5)
+    return Version(line=LINE, tag=tag, ref=ref, commit=commit(ref), time=5)
 
 
 def bad(ref: str, agent: str = AGENT, *, operator: bool = False) -> Bad:
@@ -138,7 +138,7 @@ def test_what_an_operator_chose_is_not_bad_any_more() -> None:
 def test_going_back_on_a_branch_leaves_the_release_bad() -> None:
     """All releases of a branch have its name: what is chosen is a commit, unless only the name is known."""
     left = Bad(commit=commit("b"), ref="main", reason="slow", agent=AGENT, operator=True)
-    target = Version(line="x branch main", tag=False, ref="main", commit=commit("a"))
+    target = version("a", tag=False).model_copy(update={"ref": "main"})
     for more in ({"lowest": target}, {"pin": Pin(ref="main", commit=commit("a"))}):
         known = Known.of([fact(1, bad=left, **more)])
         assert known.why_bad(commit("b"), "main", AGENT) is not None
@@ -146,22 +146,20 @@ def test_going_back_on_a_branch_leaves_the_release_bad() -> None:
         assert Known.of([fact(1, bad=left), fact(2, pin=pin)]).bad == ()
 
 
+def lowest(facts: list[Fact], line: str = LINE) -> str | None:
+    """Return the tag of the minimum version."""
+    version = Known.of(facts).lowest(line, tag=True)
+    return version and version.ref
+
+
 def test_the_lowest_version_only_rises_but_for_an_operator() -> None:
     """A good release that is older does not lower it; going back does, for what came before."""
     facts = [fact(0, good=good("v10")), fact(1, good=good("v2"))]
-    lowest = Known.of(facts).lowest(LINE, tag=True)
-    assert lowest is not None
-    assert lowest.ref == "v10"
+    assert lowest(facts) == "v10"
     back = [*facts, fact(3, lowest=version("v1"))]
-    lowest = Known.of(back).lowest(LINE, tag=True)
-    assert lowest is not None
-    assert lowest.ref == "v1"
-    lowest = Known.of([*back, fact(2, good=good("v3")), fact(4, good=good("v2"))]).lowest(
-        LINE, tag=True
-    )
-    assert lowest is not None
-    assert lowest.ref == "v2"
-    assert Known.of(back).lowest("another", tag=True) is None
+    assert lowest(back) == "v1"
+    assert lowest([*back, fact(2, good=good("v3")), fact(4, good=good("v2"))]) == "v2"
+    assert lowest(back, "another") is None
 
 
 def test_trials_that_died_count() -> None:
@@ -204,8 +202,5 @@ def test_it_stays_small() -> None:
             "contact": Contact(reached=NOW),
         }
         facts.append(fact(night, run, **parts))
-    known = Known.of(facts)
-    assert len(known.facts) < 600
-    lowest = known.lowest(LINE, tag=True)
-    assert lowest is not None
-    assert lowest.ref == "v1.999"
+    assert len(Known.of(facts).facts) < 600
+    assert lowest(facts) == "v1.999"

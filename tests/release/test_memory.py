@@ -1,7 +1,8 @@
 """What is known of releases in the bucket: two writers, listings that lag, damage, a thousand nights, no secret."""
 
 import json
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from agent.contract.releases import Bad, Good, Pin, TrialStage
 from agent.release.memory import SNAPSHOT_AFTER, Memory, Writer
 from agent.release.operate import overview, pin, rollback, unpin
 from agent.release.store import ReleaseStore
+from tests.batch.memory import MemoryBucket
 from tests.parts.seaweed import S3Server
-from tests.release.objects import Objects
 
 VERSION = "0.2.0"
 HOUR, NIGHT = timedelta(hours=1), timedelta(days=1)
@@ -51,51 +52,79 @@ NEVER = {
 """A fact from the future: it would be the last word for ever."""
 
 
-class World:
-    """Machines that share a bucket in memory, each with a clock of its own.
+@dataclass
+class LosingBucket(MemoryBucket):
+    """Some puts still apply, and answer with an error all the same."""
 
-    Attributes:
-        store: The bucket.
-        events: What was logged.
-    """
+    lost: int = 0
+
+    async def put_once(self, key: str, data: bytes) -> None:
+        """Write an object, and perhaps deny it."""
+        await super().put_once(key, data)
+        if self.lost:
+            self.lost -= 1
+            raise StoreError("the answer was lost")
+
+
+class World:
+    """Machines that share a bucket in memory, `store`, each with a clock of its own."""
 
     def __init__(self) -> None:
-        self.store = Objects()
-        self.events: list[dict[str, Any]] = []
+        self.store = LosingBucket()
         self._runs = 0
 
+    @property
+    def now(self) -> datetime:
+        """The store's time."""
+        return self.store.clock.now()
+
+    def wait(self, some: timedelta = HOUR) -> None:
+        """Let the time pass."""
+        self.store.clock.seconds += some.total_seconds()
+
     def memory(
-        self, copy: Path | None = None, ahead: timedelta = timedelta(0), **more: Any
+        self,
+        copy: Path | None = None,
+        ahead: timedelta = timedelta(0),
+        *,
+        quiet: bool = False,
+        **more: Any,
     ) -> Memory:
         """Return the memory of a run that begins now, on a machine whose clock is ahead."""
         self._runs += 1
-        now = self.store.now + ahead
+        now = self.now + ahead
         return Memory(
             "v*",
-            Writer(run_id(now, self._runs.to_bytes(3)), "machine", now + HOUR),
+            Writer(run_id(now, self._runs.to_bytes(3)), "machine", now + HOUR, quiet=quiet),
             copy=copy,
-            now=lambda: self.store.now + ahead,
-            log=RunLogger(self.events.append).log,
-            pause=self._pause,
+            now=lambda: self.now + ahead,
+            log=RunLogger().log,
+            pause=self.store.clock.pause,
             **more,
         )
 
-    async def _pause(self, seconds: float) -> None:
-        self.store.now += timedelta(seconds=seconds)
-
     async def opened(self, **more: Any) -> Memory:
         """Return the memory of a run that has read the bucket."""
+
+        async def store() -> MemoryBucket:
+            return self.store
+
         memory = self.memory(**more)
-        await memory.open(self.store.opened())
+        await memory.open(store())
         return memory
 
     async def learn(self, **parts: Any) -> None:
         """Have a run learn something, some time later."""
-        self.store.now += HOUR
+        self.wait()
         memory = await self.opened()
         memory.learn(**parts)
         await memory.send()
-        self.store.now += HOUR
+        self.wait()
+
+    async def learn_enough(self) -> None:
+        """Have runs find releases good, until their entries are worth a snapshot."""
+        for number in range(SNAPSHOT_AFTER):
+            await self.learn(good=good(f"v{number}", self.now))
 
 
 @pytest.fixture
@@ -123,37 +152,38 @@ def real(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
 
 async def test_a_real_bucket_has_it_all(world: World, real: Bucket) -> None:
     """Learnt by one, known to the next; a snapshot says the same as what it was made from."""
-    world.store.now = datetime.now(world.store.now.tzinfo)
+    world.wait(datetime.now(UTC) - world.now)
 
-    async def opened() -> Bucket:
-        return real
+    async def memory() -> Memory:
+        async def opened() -> Bucket:
+            return real
 
-    first = world.memory()
-    await first.connect(opened())
+        memory = world.memory()
+        await memory.connect(opened())
+        return memory
+
+    first = await memory()
     for number in range(SNAPSHOT_AFTER):
-        first.learn(good=good(f"v{number}", world.store.now))
+        first.learn(good=good(f"v{number}", world.now))
         await first.send()
-        world.store.now += timedelta(seconds=1)
+        world.wait(timedelta(seconds=1))
     first.learn(pin=Pin(ref="v3", commit=commit("v3"), reason="why not"))
     await first.send()
-    second = world.memory()
-    await second.connect(opened())
+    second = await memory()
     assert refs(second)[0] == f"v{SNAPSHOT_AFTER - 1}"
     assert second.known.pin is not None
     await second.compact()
-    third = world.memory()
-    await third.connect(opened())
-    assert third.known == second.known
+    assert (await memory()).known == second.known
     keys = [item.key async for item in real.list("releases/")]
-    assert [key for key in keys if key.endswith(".snapshot.json")]
+    assert any(key.endswith(".snapshot.json") for key in keys)
 
 
 async def test_two_machines_at_once(world: World) -> None:
     """Neither has seen the other: both are in the bucket afterwards, bad beats good, and a second look tells."""
-    await world.learn(good=good("v1", world.store.now))
+    await world.learn(good=good("v1", world.now))
     one, other = await world.opened(), await world.opened()
     one.learn(bad=bad("v2"))
-    other.learn(good=good("v2", world.store.now))
+    other.learn(good=good("v2", world.now))
     await other.send()
     await one.send()
     assert refs(other) == ["v2", "v1"]
@@ -163,9 +193,8 @@ async def test_two_machines_at_once(world: World) -> None:
 
 async def test_a_listing_that_lags_loses_nothing(world: World) -> None:
     """A snapshot that was made without an entry does not cover it; what a process wrote itself it knows."""
-    for number in range(SNAPSHOT_AFTER):
-        await world.learn(good=good(f"v{number}", world.store.now))
-    world.store.lag = timedelta(seconds=9)
+    await world.learn_enough()
+    world.store.lag = 9.0
     early = await world.opened()
     early.learn(pin=Pin(ref="v1"))
     await early.send()
@@ -174,7 +203,7 @@ async def test_a_listing_that_lags_loses_nothing(world: World) -> None:
     await early.look_again()
     assert early.known.pin is not None
     await late.compact()
-    world.store.now += HOUR
+    world.wait()
     assert (await world.opened()).known.pin == Pin(ref="v1")
 
 
@@ -184,10 +213,10 @@ async def test_a_put_whose_answer_was_lost_is_put_again(world: World) -> None:
     memory.trial(commit("v2"), "v2", TrialStage.STARTED)
     world.store.lost = 2
     await memory.send()
-    assert len(world.store.there) == 3
-    world.store.now += 2 * HOUR
+    assert len(world.store.objects) == 3
+    world.wait(2 * HOUR)
     known = (await world.opened()).known
-    assert known.cut_off(commit("v2"), world.store.now, ()) == (0, 1)
+    assert known.cut_off(commit("v2"), world.now, ()) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -195,15 +224,14 @@ async def test_a_put_whose_answer_was_lost_is_put_again(world: World) -> None:
 )
 async def test_damage_and_forgery_are_reported_and_stop_nothing(world: World, damage: str) -> None:
     """Also of the newest snapshot: what it was made from is still there. The warning ends with an operator's word."""
-    for number in range(SNAPSHOT_AFTER):
-        await world.learn(good=good(f"v{number}", world.store.now))
+    await world.learn_enough()
     await (await world.opened()).compact()
     await world.learn(bad=bad(f"v{SNAPSHOT_AFTER - 1}"))
     before = (await world.opened()).known
-    key = next(key for key in world.store.there if key.endswith(".snapshot.json"))
-    document = json.loads(world.store.there[key].data)
+    key = next(key for key in world.store.objects if key.endswith(".snapshot.json"))
+    document = json.loads(world.store.objects[key].data)
     texts = {
-        "cut": world.store.there[key].data[:-100],
+        "cut": world.store.objects[key].data[:-100],
         "empty": b"",
         "garbage": b"\0" * 500,
         "forged": json.dumps(document | {"run": "20261122T180000Z-aaaaaa"}).encode(),
@@ -213,24 +241,22 @@ async def test_damage_and_forgery_are_reported_and_stop_nothing(world: World, da
             document | {"snapshot": {**document["snapshot"], "facts": [NEVER]}}
         ).encode(),
     }
-    await world.store.put_once(
-        ReleaseKey("v*", document["run"], "ffffffff", 0, snapshot=True).text, b"{}"
-    )
-    del world.store.there[key]
-    world.store.now += HOUR
+    invalid = ReleaseKey("v*", document["run"], "ffffffff", 0, snapshot=True)
+    await world.store.put_once(invalid.text, b"{}")
+    del world.store.objects[key]
+    world.wait()
     await world.store.put_once(key, texts[damage])
-    world.store.now += HOUR
+    world.wait()
     memory = await world.opened()
-    if (
-        damage == "future"
-    ):  # valid, but for the fact that nobody can have learnt: a forger may leave out what he likes
+    if damage == "future":
+        # Valid, but for the fact that nobody can have learnt: a forger may leave out what he likes.
         assert memory.known.pin is None
         return
     assert memory.known == before
     (problem,) = memory.problems
     assert "2 entries of releases/v%2A/ cannot be read" in problem
     assert await unpin(memory, "looked at it") is None
-    world.store.now += HOUR
+    world.wait()
     assert (await world.opened()).problems == []
 
 
@@ -239,30 +265,30 @@ async def test_without_the_bucket_the_disk_knows_and_what_was_learnt_is_sent_lat
 ) -> None:
     """A kept disk has a copy; what a dead run learnt stays that run's; a warning says what is missing."""
     copy = tmp_path / "releases" / "known.json"
-    await world.learn(good=good("v1", world.store.now))
+    await world.learn(good=good("v1", world.now))
     await world.opened(copy=copy)
-    world.store.away = True
+    world.store.fails |= {"list", "put"}
     dying = await world.opened(copy=copy)
     assert refs(dying) == ["v1"]
-    assert "could not be read from the bucket (it does not answer)" in dying.problems[0]
+    assert "could not be read from the bucket (could not list releases/" in dying.problems[0]
     dying.trial(commit("v2"), "v2", TrialStage.STARTED)
     await dying.send(last=True)
     assert any("could not be written" in problem for problem in dying.problems)
     fresh = await world.opened()
     assert (refs(fresh), len(fresh.problems)) == ([], 1)
-    world.store.away = False
+    world.store.fails.clear()
     later = await world.opened(copy=copy)
-    assert later.known.cut_off(commit("v2"), world.store.now, later.dead) == (0, 1)
+    assert later.known.cut_off(commit("v2"), world.now, later.dead) == (0, 1)
     await later.send()
-    world.store.now += 2 * HOUR
+    world.wait(2 * HOUR)
     elsewhere = await world.opened()
-    assert elsewhere.known.cut_off(commit("v2"), world.store.now, ()) == (0, 1)
+    assert elsewhere.known.cut_off(commit("v2"), world.now, ()) == (0, 1)
 
 
 async def test_a_damaged_copy_is_no_copy(world: World, tmp_path: Path) -> None:
     """The bucket has it all."""
     copy = tmp_path / "known.json"
-    await world.learn(good=good("v1", world.store.now))
+    await world.learn(good=good("v1", world.now))
     for text in ("{", "", '{"version": 2}'):
         copy.write_text(text)
         assert refs(await world.opened(copy=copy)) == ["v1"]
@@ -272,10 +298,9 @@ async def test_a_damaged_copy_is_no_copy(world: World, tmp_path: Path) -> None:
 
 async def test_a_clock_that_is_ahead_hides_nothing(world: World) -> None:
     """What it covers with a snapshot is what it has seen, by the store's time."""
-    for number in range(SNAPSHOT_AFTER):
-        await world.learn(good=good(f"v{number}", world.store.now))
+    await world.learn_enough()
     await (await world.opened(ahead=timedelta(days=4000))).compact()
-    await world.learn(good=good("v99", world.store.now))
+    await world.learn(good=good("v99", world.now))
     await world.learn(bad=bad("v99"))
     memory = await world.opened()
     assert refs(memory)[0] == f"v{SNAPSHOT_AFTER - 1}"
@@ -284,22 +309,13 @@ async def test_a_clock_that_is_ahead_hides_nothing(world: World) -> None:
 
 async def test_of_many_shards_one_tells_what_is_no_fault(world: World) -> None:
     """The others act on what they learn, and tell only of what is bad."""
-    memory = world.memory()
-    shard = Memory(
-        "v*",
-        Writer("20261122T180000Z-5a5a5a", "shard", world.store.now + HOUR, quiet=True),
-        copy=None,
-        now=lambda: world.store.now,
-        log=RunLogger(world.events.append).log,
-    )
-    for one in (memory, shard):
-        await one.open(world.store.opened())
-    shard.learn(good=good("v1", world.store.now))
+    shard = await world.opened(quiet=True)
+    shard.learn(good=good("v1", world.now))
     await shard.send()
-    assert (refs(shard), len(world.store.there)) == (["v1"], 0)
+    assert (refs(shard), len(world.store.objects)) == (["v1"], 0)
     shard.learn(bad=bad("v2"))
     await shard.send()
-    assert len(world.store.there) == 1
+    assert len(world.store.objects) == 1
 
 
 async def test_no_secret_is_in_an_entry(world: World) -> None:
@@ -309,18 +325,17 @@ async def test_no_secret_is_in_an_entry(world: World) -> None:
     memory.learn(bad=bad("v2", f"job one: 401 for {canary}"))
     memory.learn(pin=Pin(ref="v1", reason=f"{canary} was wrong"))
     await memory.send()
-    texts = [stored.data for stored in world.store.there.values()]
-    assert texts
-    assert not any(canary.encode() in text for text in texts)
+    (stored,) = world.store.objects.values()
+    assert canary.encode() not in stored.data
 
 
 async def test_an_operator_decides_from_any_computer(world: World, tmp_path: Path) -> None:
     """Back to the one before, pinned, unpinned; what a run learnt meanwhile stays, and the last word counts."""
     release_store = ReleaseStore.at(tmp_path, tmp_path)
     for ref in ("v1", "v2", "v3"):
-        await world.learn(good=good(ref, world.store.now))
+        await world.learn(good=good(ref, world.now))
     memory = await world.opened()
-    rows = overview(memory.known, release_store, VERSION, world.store.now)
+    rows = overview(memory.known, release_store, VERSION, world.now)
     meanwhile = await world.opened()
     meanwhile.learn(pin=Pin(ref="v2", reason="another operator, in the same second"))
     left, target = await rollback(memory, rows, None, version=VERSION, reason="slow")
@@ -331,15 +346,15 @@ async def test_an_operator_decides_from_any_computer(world: World, tmp_path: Pat
     lowest = known.lowest("r tags v*", tag=True)
     assert lowest is not None
     assert lowest.ref == "v2"
-    world.store.now += HOUR
+    world.wait()
     memory = await world.opened()
     await pin(memory, rows, commit("v3")[:10], "try it again")
-    world.store.now += HOUR
+    world.wait()
     known = (await world.opened()).known
     assert (known.pin and known.pin.ref, known.bad) == ("v3", ())
 
 
-class ReadOnly(Objects):
+class ReadOnly(LosingBucket):
     """A store whose keys only read."""
 
     async def put_once(self, key: str, data: bytes) -> None:
@@ -357,7 +372,7 @@ async def test_keys_that_only_read_say_so(world: World) -> None:
         await world.memory().connect(_never())
 
 
-async def _never() -> Objects:
+async def _never() -> MemoryBucket:
     raise StoreError("no keys")
 
 
@@ -366,27 +381,25 @@ async def test_a_thousand_nights_are_read_with_a_handful_of_requests(world: Worl
     """Every night on a fresh disk, every third one with a new release."""
     most = {"list": 0, "get": 0, "put": 0}
     for night in range(1000):
-        world.store.now += NIGHT
-        world.store.requests.clear()
+        world.wait(NIGHT)
+        world.store.forget()
         memory = await world.opened()
-        memory.contact(reached=world.store.now)
+        memory.contact(reached=world.now)
         if night % 3 == 0:
             memory.trial(commit(f"v{night}"), f"v{night}", TrialStage.STARTED)
             await memory.send()
-            memory.learn(good=good(f"v{night}", world.store.now))
+            memory.learn(good=good(f"v{night}", world.now))
             memory.end_trials()
         await memory.send()
         await memory.compact()
         if night > 100:
-            most = {kind: max(count, world.store.requests[kind]) for kind, count in most.items()}
-    print(
-        f"\na thousand nights: {len(world.store.there)} entries; the most requests of a night: {most}"
-    )
+            most = {kind: max(count, world.store.asked[kind]) for kind, count in most.items()}
+    print(f"\na thousand nights: {len(world.store.objects)} entries; at most, in a night: {most}")
     assert most == {"list": 1, "get": most["get"], "put": 3}
     assert most["get"] <= SNAPSHOT_AFTER + 4
     memory = await world.opened()
     assert refs(memory)[0] == "v999"
-    world.store.now += timedelta(days=400)
-    world.store.requests.clear()
+    world.wait(timedelta(days=400))
+    world.store.forget()
     assert refs(await world.opened())[0] == "v999"
-    print(f"after a year's pause: {dict(world.store.requests)}")
+    print(f"after a year's pause: {dict(world.store.asked)}")

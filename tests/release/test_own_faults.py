@@ -7,10 +7,7 @@ import pytest
 
 from agent.base.errors import Refusal
 from agent.release.trial import own_fault
-from tests.parts.repo import Repo
-from tests.release.conftest import DEAD_PROXY, JOBS, Computer
-
-pytestmark = pytest.mark.usefixtures("git_server")
+from tests.release.conftest import Computer, kinds
 
 BUILD = "uv sync: error: Failed to build `dep`   [stderr] error: Failed to parse: pyproject.toml"
 
@@ -20,26 +17,17 @@ BUILD = "uv sync: error: Failed to build `dep`   [stderr] error: Failed to parse
     [
         ("check", "job a: ModuleNotFoundError: x", True),
         ("trial", "it was started 3 times, and no run came to its end", True),
-        ("install", "uv sync: error: Failed to parse `uv.lock`   cause: TOML parse error", True),
-        ("install", "uv sync: error: Failed to parse `uv.lock`, which uses an unsupported", False),
         ("install", "uv sync: error: Failed to parse: pyproject.toml   cause: TOML", True),
-        ("install", "uv sync: error: Failed to parse: `pyproject.toml`   cause: TOML", True),
         ("install", BUILD, False),
         ("install", BUILD.replace("error: Failed to build `dep`   ", ""), False),
-        ("install", "uv sync: error: No interpreter found for Python >=3.99 in search path", True),
         ("install", "requirements.txt has no hashes for x, and releases are signed here", False),
-        ("install", "poetry.lock cannot be installed: no hash pins x", True),
         ("install", "requirements.txt cannot be read: Input/output error", False),
         ("install", "uv sync: no end within the time limit", False),
-        ("install", "uv sync: error: Failed to fetch: `https://pypi.org/simple/idna/`", False),
         ("install", "uv sync: error: Failed to download `idna==3.10`: Hash mismatch", False),
         ("install", "uv sync: error: No space left on device (os error 28)", False),
         ("install", "uv could not be started: No such file or directory", False),
         ("install", "the browser's image x is not here and could not be fetched: y", False),
-        ("content", "jobs.toml: job[a].command: no program", False),
-        ("unverified", "the tag is not signed", False),
-        ("moved", "the tag v1.0 was moved", False),
-        ("downgrade", "it is older than v1.0", False),
+        *((kind, "it is not", False) for kind in ("content", "unverified", "moved", "downgrade")),
         ("bad", "it was found bad", False),
     ],
 )
@@ -77,6 +65,7 @@ wheels = [
     { url = "https://files.pythonhosted.org/packages/six-1.16.0-py2.py3-none-any.whl", """
     + f'hash = "sha256:{"0" * 64}" }},\n]\n'
 )
+NO_HASH = f"--hash=sha256:{'0' * 64}\n"
 OWN: dict[str, Mapping[str, str]] = {
     "no TOML": {"uv.lock": "version = ["},
     "no lock": {"uv.lock": "hello"},
@@ -89,58 +78,49 @@ OWN: dict[str, Mapping[str, str]] = {
     "no hashes": {
         "poetry.lock": '[[package]]\nname = "six"\nversion = "1"\n[metadata]\nlock-version = "2.1"'
     },
-    "no requirements": {"requirements.txt": f"=== --hash=sha256:{'0' * 64}\n"},
+    "no requirements": {"requirements.txt": f"=== {NO_HASH}"},
 }
 OTHERS: dict[str, tuple[Mapping[str, str], str]] = {
     "no network": ({"uv.lock": NEEDS_MORE}, "six"),
-    "no network for requirements": (
-        {"requirements.txt": f"six==1.16.0 --hash=sha256:{'0' * 64}\n"},
-        "six",
-    ),
+    "no network for requirements": ({"requirements.txt": f"six==1.16.0 {NO_HASH}"}, "six"),
     "a newer kind of lock": ({"uv.lock": "version = 9\n"}, "uv sync: "),
 }
 
 
-async def _refused(computer: Computer, repo: Repo, files: Mapping[str, str]) -> list[str]:
+async def _bad(computer: Computer, files: Mapping[str, str]) -> list[str]:
     """Publish a release after a good one, while there is no network; return what is bad, after it was refused."""
-    repo.release("v1.0", {"jobs.toml": JOBS})
-    good = await computer.run_well()
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        computer.environ[name] = computer.environ[name.lower()] = DEAD_PROXY
-    computer.environ["UV_HTTP_RETRIES"] = "0"
+    good = await computer.ran("v1.0")
+    computer.lose_the_network()
     # A shim of pyenv ends with an error of its own where a version is asked for that it lacks.
     folders = computer.environ["PATH"].split(os.pathsep)
     computer.environ["PATH"] = os.pathsep.join(one for one in folders if "shims" not in one)
     alone = not {"requirements.txt", "poetry.lock"}.isdisjoint(files)
-    for name, text in ({} if alone else {**LOCKED, **files}).items():
-        repo.write(name, text.encode(errors="surrogateescape"))
-    commit = repo.release("v2.0", dict(files) if alone else {})
+    for name, text in (files if alone else {**LOCKED, **files}).items():
+        computer.repo.write(name, text.encode(errors="surrogateescape"))
+    commit = computer.publish("v2.0", {})
     obtained = await computer.obtain()
-    assert obtained.release.commit == good.release.commit
+    assert obtained.release.commit == good
     (refused,) = obtained.record.refused
     assert (refused.kind, refused.commit) == ("install", commit), refused
-    return [fact.bad.ref for fact in computer.remembered().known.bad if fact.bad]
+    return computer.bad
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("files", OWN.values(), ids=OWN)
 async def test_what_no_retry_mends_is_found_bad(
-    computer: Computer, repo_builder: Repo, name: str
+    computer: Computer, files: Mapping[str, str]
 ) -> None:
     """By the words of the real uv. The next run says that it is bad, and installs nothing."""
-    bad = await _refused(computer, repo_builder, OWN[name])
-    assert bad == ["v2.0"]
+    assert await _bad(computer, files) == ["v2.0"]
     installing = len(computer.told("release.exported"))
-    obtained = await computer.obtain()
-    assert [refused.kind for refused in obtained.record.refused] == ["bad"]
+    assert kinds(await computer.obtain()) == ["bad"]
     assert len(computer.told("release.exported")) == installing
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(("files", "words"), OTHERS.values(), ids=OTHERS)
 async def test_what_may_mend_itself_is_tried_again(
-    computer: Computer, repo_builder: Repo, name: str
+    computer: Computer, files: Mapping[str, str], words: str
 ) -> None:
     """The network, and a uv that is too old, are nobody's fault: the next run installs it anew, and says why not."""
-    files, words = OTHERS[name]
-    assert await _refused(computer, repo_builder, files) == []
+    assert await _bad(computer, files) == []
     (refused,) = (await computer.obtain()).record.refused
     assert (refused.kind, words in refused.reason) == ("install", True), refused

@@ -14,36 +14,36 @@ from agent.secrets.private import GitLogin, check_git_value, git_login, parse_gi
 from tests.parts.certificate import make_certificate
 from tests.parts.gitserver import GitServer
 from tests.parts.missing import program
-from tests.parts.repo import Repo
 from tests.parts.sshd import SshServer, make_key
-from tests.release.conftest import JOBS, Computer, reason_of
-
-pytestmark = pytest.mark.usefixtures("git_server")
+from tests.release.conftest import Computer, reason_of
 
 TOKEN = "cAnary-git-token-1f3"
 USER = "x-access-token"
 
 
 @pytest.fixture
-def https(computer: Computer, repo_builder: Repo, tmp_path: Path) -> Iterator[GitServer]:
+def https(computer: Computer, tmp_path: Path) -> Iterator[GitServer]:
     """A server that lets in whoever has the token, in front of a repository with one release."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    computer.publish("v1.0")
     certificate = make_certificate(tmp_path)
     computer.environ["GIT_SSL_CAINFO"] = str(certificate.file)
-    root = repo_builder.bare.parent
+    root = computer.repo.bare.parent
     with GitServer(root, user=USER, password=TOKEN, certificate=certificate) as server:
         computer.repository = server.url()
+        computer.settings["credentials"] = kept(tmp_path, f"token={TOKEN}\n")
         yield server
 
 
 @pytest.fixture
-def ssh(computer: Computer, repo_builder: Repo, tmp_path: Path) -> Iterator[SshServer]:
+def ssh(computer: Computer, tmp_path: Path) -> Iterator[SshServer]:
     """A server that lets in whoever has the key `deploy`, in front of a repository with one release."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    computer.publish("v1.0")
     key = make_key(tmp_path / "deploy")
     with SshServer(tmp_path / "sshd") as server:
-        server.admit(key, repo_builder.bare)
-        computer.repository = server.url(repo_builder.bare)
+        server.admit(key, computer.repo.bare)
+        computer.repository = server.url(computer.repo.bare)
+        text = f"{key.read_text()}\n{server.known_hosts}\n"
+        computer.settings["credentials"] = kept(tmp_path, text)
         yield server
 
 
@@ -55,13 +55,8 @@ def kept(folder: Path, text: str, mode: int = 0o600) -> str:
     return str(file)
 
 
-def with_key(folder: Path, *known_hosts: str) -> str:
-    """Write a file with the deploy key and what is known of hosts; return its path."""
-    return kept(folder, "\n".join(((folder / "deploy").read_text(), *known_hosts, "")))
-
-
 async def test_a_token_opens_a_repository_and_is_nowhere(
-    computer: Computer, https: GitServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    computer: Computer, https: GitServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """No process has it in its arguments or its environment, no file below the state, no log line, no record."""
     seen: list[bytes] = []
@@ -74,7 +69,7 @@ async def test_a_token_opens_a_repository_and_is_nowhere(
                 continue
 
     https.watch = look
-    obtained = await computer.run_well(credentials=kept(tmp_path, f"token={TOKEN}\n"))
+    obtained = await computer.run_well()
     assert obtained.release.ref == "v1.0"
     assert any(b"ls-remote" in command for command in seen)
     assert any(b"MAYFLY_GIT_LOGIN" in environ for environ in seen)
@@ -92,11 +87,12 @@ async def test_a_token_is_read_from_ssm(
 ) -> None:
     """With the name that belongs to it; without it, with what hosts take beside any token."""
     computer.environ |= aws
+    computer.settings["credentials"] = "ssm:/private/git"
     parameters("/private/git", token=TOKEN)
-    assert (await computer.run_well(credentials="ssm:/private/git")).stale is None
+    assert (await computer.run_well()).stale is None
     https.admit("deployer", TOKEN)
     parameters("/private/git", username="deployer")
-    assert (await computer.run_well(credentials="ssm:/private/git")).stale is None
+    assert (await computer.run_well()).stale is None
 
 
 @pytest.mark.parametrize(
@@ -109,14 +105,13 @@ async def test_a_token_is_read_from_ssm(
     ],
 )
 async def test_a_token_that_is_revoked_between_two_runs_leaves_the_last_good_release(
-    computer: Computer, https: GitServer, tmp_path: Path, said: str, meaning: str
+    computer: Computer, https: GitServer, said: str, meaning: str
 ) -> None:
     """The second run says in words what is wrong, what the server said, and never the token."""
-    source = kept(tmp_path, f"token={TOKEN}\n")
-    await computer.run_well(credentials=source)
+    await computer.run_well()
     https.admit(USER, "another")
     https.refusal = f"{said} ({TOKEN})"
-    obtained = await computer.obtain(credentials=source)
+    obtained = await computer.obtain()
     assert obtained.release.ref == "v1.0"
     assert reason_of(obtained).startswith("refused: git ls-remote: the ")
     assert meaning in reason_of(obtained)
@@ -128,77 +123,59 @@ async def test_a_wrong_token_is_refused_with_a_remedy(
     computer: Computer, https: GitServer, tmp_path: Path
 ) -> None:
     """It is asked once: another attempt would not help."""
+    kept(tmp_path, "token=wr0ng-wr0ng\n")
     with pytest.raises(ReleaseError, match="rejected the token") as raised:
-        await computer.obtain(credentials=kept(tmp_path, "token=wr0ng-wr0ng\n"))
+        await computer.obtain()
     assert "mayfly secrets set --git token" in raised.value.remedy
     assert computer.told("release.retry") == []
     assert len(https.requests) == 2  # without the token, which git tries first, and with it
 
 
+@pytest.mark.parametrize("with_token", [True, False])
 async def test_a_certificate_that_is_not_trusted_is_not_the_tokens_fault(
-    computer: Computer, https: GitServer, tmp_path: Path
+    computer: Computer, https: GitServer, *, with_token: bool
 ) -> None:
     """Though git's complaint may have the word expired in it; and the token was not sent."""
     del computer.environ["GIT_SSL_CAINFO"]
-    with pytest.raises(ReleaseError, match="the host's certificate is not trusted"):
-        await computer.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n"))
+    if not with_token:
+        del computer.settings["credentials"]
+    with pytest.raises(ReleaseError, match="refused: git ls-remote: the host's certificate is not"):
+        await computer.obtain()
     assert https.requests == []
 
 
 async def test_a_deploy_key_opens_a_repository_and_is_in_no_file_of_ours(
-    computer: Computer, ssh: SshServer, tmp_path: Path
-) -> None:
-    """It reads what the key may read, from the host whose key is known."""
-    obtained = await computer.run_well(credentials=with_key(tmp_path, ssh.known_hosts))
-    assert obtained.release.ref == "v1.0"
-    secret = (tmp_path / "deploy").read_text().splitlines()[2].encode()
-    found = [
-        file for file in computer.state.rglob("*") if file.is_file() and secret in file.read_bytes()
-    ]
-    assert found == []
-
-
-async def test_a_deploy_key_is_read_from_ssm(
     computer: Computer,
     ssh: SshServer,
     tmp_path: Path,
     aws: dict[str, str],
     parameters: Callable[..., None],
 ) -> None:
-    """As `mayfly secrets set --git` stores it: without the newline at its end."""
+    """Out of a file, or as `mayfly secrets set --git` stores it in SSM, without the newline at its end."""
+    key = (tmp_path / "deploy").read_text()
     computer.environ |= aws
-    key = (tmp_path / "deploy").read_text().removesuffix("\n")
-    parameters("/private/deploy", key=key, known_hosts=ssh.known_hosts)
-    assert (await computer.run_well(credentials="ssm:/private/deploy")).stale is None
+    parameters("/private/deploy", key=key.removesuffix("\n"), known_hosts=ssh.known_hosts)
+    for source in (computer.settings["credentials"], "ssm:/private/deploy"):
+        obtained = await computer.run_well(credentials=source)
+        assert (obtained.release.ref, obtained.stale) == ("v1.0", None), source
+    files = [file for file in computer.state.rglob("*") if file.is_file()]
+    assert not any(key.splitlines()[2].encode() in file.read_bytes() for file in files)
 
 
 KEY_REFUSED = ("the server rejected the key", "read-only is enough")
-
-
-def _another_key(ssh: SshServer, folder: Path, repository: Path) -> None:
-    ssh.admit(make_key(folder / "another"), repository)
-
-
-def _expired(ssh: SshServer, folder: Path, repository: Path) -> None:
-    ssh.admit(folder / "deploy", repository, 'expiry-time="20200101"')
-
-
-def _revoked(ssh: SshServer, _folder: Path, _repository: Path) -> None:
-    ssh.revoke()
-
-
-def _other_host_key(ssh: SshServer, _folder: Path, _repository: Path) -> None:
-    ssh.change_host_key()
+EXPIRED = 'expiry-time="20200101"'
+HOST_CHANGED = ("the host key changed", "mayfly secrets set --git known_hosts")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_another_key, KEY_REFUSED),
-        (_expired, KEY_REFUSED),
-        (_revoked, KEY_REFUSED),
-        (_other_host_key, ("the host key changed", "mayfly secrets set --git known_hosts")),
+        (lambda ssh, deploy, bare: ssh.admit(make_key(deploy.parent / "new"), bare), KEY_REFUSED),
+        (lambda ssh, deploy, bare: ssh.admit(deploy, bare, EXPIRED), KEY_REFUSED),
+        (lambda ssh, *_: ssh.revoke(), KEY_REFUSED),
+        (lambda ssh, *_: ssh.change_host_key(), HOST_CHANGED),
     ],
+    ids=["another key", "expired", "revoked", "another host key"],
 )
 async def test_what_happens_to_a_deploy_key_between_two_runs_is_said(
     computer: Computer,
@@ -209,15 +186,14 @@ async def test_what_happens_to_a_deploy_key_between_two_runs_is_said(
 ) -> None:
     """The last good release runs; where there is none, the error has a remedy."""
     meaning, remedy = words
-    source = with_key(tmp_path, ssh.known_hosts)
-    await computer.run_well(credentials=source)
-    change(ssh, tmp_path, Path(computer.repository.partition(str(ssh.port))[2]))
-    obtained = await computer.obtain(credentials=source)
+    await computer.run_well()
+    change(ssh, tmp_path / "deploy", computer.repo.bare)
+    obtained = await computer.obtain()
     assert (obtained.release.ref, obtained.stale is not None) == ("v1.0", True)
     assert meaning in reason_of(obtained)
-    computer.state = tmp_path / "new"
+    computer.state = tmp_path / "new-state"
     with pytest.raises(ReleaseError, match=meaning) as raised:
-        await computer.obtain(credentials=source)
+        await computer.obtain()
     assert remedy in raised.value.remedy
 
 
@@ -228,42 +204,46 @@ async def test_a_host_that_nobody_knows_is_refused(
     home = Path(computer.environ["HOME"], ".ssh")
     home.mkdir()
     (home / "known_hosts").write_text(ssh.known_hosts)
+    kept(tmp_path, (tmp_path / "deploy").read_text())
     with pytest.raises(ReleaseError, match="no host key is known for the server") as raised:
-        await computer.obtain(credentials=with_key(tmp_path))
+        await computer.obtain()
     assert "ssh-keyscan" in raised.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("text", "mode", "problem"),
     [
-        ("tokn=abc\n", "neither a token nor a key"),
-        ("token=abc\nkey=def\n", "both a token and a key"),
-        ("token abc\n", "is not NAME=value"),
-        ("key='ssh-ed25519 AAAAC3NzaC1lZDI1NTE5'\n", "is a public key"),
-        ("key=abc\n", "is not a private key"),
+        ("tokn=abc\n", 0o600, "neither a token nor a key"),
+        ("token=abc\nkey=def\n", 0o600, "both a token and a key"),
+        ("token abc\n", 0o600, "is not NAME=value"),
+        ("key='ssh-ed25519 AAAAC3NzaC1lZDI1NTE5'\n", 0o600, "is a public key"),
+        ("key=abc\n", 0o600, "is not a private key"),
+        (f"token={TOKEN}\n", 0o644, "others than its owner can read .*0644"),
+        # It is put into a pipe before anybody reads it: a longer one would be waited for without end.
+        (f"token={'a' * 200_000}\n", 0o600, "is longer than any server's"),
+    ],
+    ids=[
+        "no name",
+        "both",
+        "no value",
+        "public key",
+        "no key",
+        "not private",
+        "longer than a pipe",
     ],
 )
 async def test_a_file_that_opens_nothing_is_refused_before_anybody_is_asked(
-    computer: Computer, https: GitServer, tmp_path: Path, text: str, problem: str
+    computer: Computer, https: GitServer, tmp_path: Path, text: str, *, mode: int, problem: str
 ) -> None:
     """With what is wrong, and without any of it."""
+    kept(tmp_path, text, mode)
     with pytest.raises(ReleaseError, match=problem):
-        await computer.obtain(credentials=kept(tmp_path, text))
-    assert https.requests == []
-
-
-async def test_a_file_that_others_can_read_is_refused(
-    computer: Computer, https: GitServer, tmp_path: Path
-) -> None:
-    """As for every file of secrets."""
-    with pytest.raises(ReleaseError, match=r"others than its owner can read .*0644"):
-        await computer.obtain(credentials=kept(tmp_path, f"token={TOKEN}\n", 0o644))
+        await computer.obtain()
     assert https.requests == []
 
 
 async def test_ssm_that_is_away_is_asked_again(computer: Computer, https: GitServer) -> None:
     """And in the end it is the network that was to blame, not the repository."""
-    computer.timeout = 3.0
     computer.environ |= {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_REGION": "ap-northeast-3",
@@ -271,7 +251,7 @@ async def test_ssm_that_is_away_is_asked_again(computer: Computer, https: GitSer
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     with pytest.raises(ReleaseError, match="unreachable: "):
-        await computer.obtain(credentials="ssm:/private/git")
+        await computer.obtain(credentials="ssm:/private/git", timeout=3.0)
     assert https.requests == []
 
 
@@ -315,22 +295,14 @@ def test_credentials_must_fit_the_address(
 
 
 PUBLISHED = {
-    "github.com": {
-        "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
-        "SHA256:p2QAMXNIC1TJYWeIOttrVc98/R1BUFWu3/LiyKgUfQM",
-    },
-    "gitlab.com": {
-        "SHA256:eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8",
-        "SHA256:HbW3g8zUjNSksFbqTiUWPWg2Bq1x8xdGUrliXFzSnUw",
-    },
-    "bitbucket.org": {
-        "SHA256:ybgmFkzwOSotHTHLJgHO0QN8L0xErw6vd0VhFA9m3SM",
-        "SHA256:FC73VB6C4OQLSCrjEayhMp9UMxS97caD/Yyi2bhW/J0",
-    },
-    "codeberg.org": {
-        "SHA256:mIlxA9k46MmM6qdJOdMnAQpzGxF4WIVVL+fj+wZbw0g",
-        "SHA256:T9FYDEHELhVkulEKKwge5aVhVTbqCW0MIRwAfpARs/E",
-    },
+    "github.com +DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
+    "github.com p2QAMXNIC1TJYWeIOttrVc98/R1BUFWu3/LiyKgUfQM",
+    "gitlab.com eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8",
+    "gitlab.com HbW3g8zUjNSksFbqTiUWPWg2Bq1x8xdGUrliXFzSnUw",
+    "bitbucket.org ybgmFkzwOSotHTHLJgHO0QN8L0xErw6vd0VhFA9m3SM",
+    "bitbucket.org FC73VB6C4OQLSCrjEayhMp9UMxS97caD/Yyi2bhW/J0",
+    "codeberg.org mIlxA9k46MmM6qdJOdMnAQpzGxF4WIVVL+fj+wZbw0g",
+    "codeberg.org T9FYDEHELhVkulEKKwge5aVhVTbqCW0MIRwAfpARs/E",
 }
 """What the hosts' own pages say; their addresses are in agent/secrets/known_hosts."""
 
@@ -341,33 +313,20 @@ def test_the_hosts_that_come_with_mayfly_have_their_published_keys(tmp_path: Pat
     file.write_text(large_hosts())
     command = [program("ssh-keygen"), "-l", "-f", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    found: dict[str, set[str]] = {}
-    for line in done.stdout.splitlines():
-        _, fingerprint, host, _ = line.split()
-        found.setdefault(host, set()).add(fingerprint)
-    assert found == PUBLISHED
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert {f"{host} {key.removeprefix('SHA256:')}" for _, key, host, _ in found} == PUBLISHED
 
 
 async def test_a_temporary_folder_that_takes_nothing_leaves_the_last_good_release(
     computer: Computer, ssh: SshServer, tmp_path: Path
 ) -> None:
     """The key's agent needs one for its socket; without it git has no key, and the run goes on."""
-    source = with_key(tmp_path, ssh.known_hosts)
-    await computer.run_well(credentials=source)
+    await computer.run_well()
     usual = tempfile.gettempdir()
     tempfile.tempdir = str(tmp_path / "nowhere")
     try:
-        obtained = await computer.obtain(credentials=source)
+        obtained = await computer.obtain()
     finally:
         tempfile.tempdir = usual
     assert obtained.release.ref == "v1.0"
     assert "the deploy key cannot be used" in reason_of(obtained)
-
-
-async def test_a_token_that_no_pipe_holds_is_refused(
-    computer: Computer, https: GitServer, tmp_path: Path
-) -> None:
-    """It is put into a pipe before anybody reads it: a longer one would be waited for without end."""
-    source = kept(tmp_path, f"token={'a' * 200_000}\n")
-    with pytest.raises(ReleaseError, match="is longer than any server's"):
-        await computer.obtain(credentials=source)

@@ -6,13 +6,10 @@ from pathlib import Path
 import pytest
 
 from agent.base.errors import ReleaseError
-from agent.config.settings import Settings
+from agent.config.settings import Index, Settings
 from agent.secrets.keyring import Keyring
 from tests.parts.private_index import PACKAGE, USER, PrivateIndex, lock
-from tests.parts.repo import Repo
 from tests.release.conftest import LOCKED_JOBS, Computer, greeting, reason_of
-
-pytestmark = pytest.mark.usefixtures("git_server")
 
 PASSWORD = "cAnary-index-password-77"
 GREET = f"import {PACKAGE}\nprint({PACKAGE}.VERSION)\n"
@@ -29,24 +26,24 @@ def index(tmp_path: Path, computer: Computer) -> Iterator[PrivateIndex]:
     """An index with two versions of a package, and an agent that knows the login."""
     with PrivateIndex("1.0", "2.0") as server:
         server.admit(PASSWORD)
-        computer.login_to_index(login(tmp_path, PASSWORD))
+        login(computer, tmp_path, PASSWORD)
         computer.environ["UV_HTTP_RETRIES"] = "0"
         yield server
 
 
-def login(folder: Path, password: str) -> str:
-    """Write a file with the login; return its path."""
+def login(computer: Computer, folder: Path, password: str) -> None:
+    """Have the agent know this login."""
     file = folder / "index-login"
     file.write_text(f"username={USER}\npassword={password}\n")
     file.chmod(0o600)
-    return str(file)
+    computer.index = {"team-index": Index(credentials=str(file))}
 
 
 async def test_a_private_package_is_installed_and_its_login_is_nowhere(
-    computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+    computer: Computer, index: PrivateIndex, tmp_path: Path
 ) -> None:
     """In no file of release, environment, cache or state, no log line, and no environment of a job."""
-    repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
+    computer.publish("v1.0", release_of("1.0", index, tmp_path / "one"))
     obtained = await computer.run_well()
     assert await greeting(obtained.release) == "1.0"
     assert any(path.endswith(".whl") for path in index.requests)
@@ -58,14 +55,13 @@ async def test_a_private_package_is_installed_and_its_login_is_nowhere(
 
 @pytest.mark.parametrize("change", ["revoked", "expired", "wrong"])
 async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_release(
-    computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path, change: str
+    computer: Computer, index: PrivateIndex, tmp_path: Path, change: str
 ) -> None:
     """It says so in words, and shows no password; uv tells a status, not what an index says beside it."""
-    repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
-    await computer.run_well()
-    repo_builder.release("v2.0", release_of("2.0", index, tmp_path / "two"))
+    await computer.ran("v1.0", release_of("1.0", index, tmp_path / "one"))
+    computer.publish("v2.0", release_of("2.0", index, tmp_path / "two"))
     if change == "wrong":
-        computer.login_to_index(login(tmp_path, "wr0ng-wr0ng"))
+        login(computer, tmp_path, "wr0ng-wr0ng")
     else:
         index.admit("another")
         index.refusal = 401 if change == "revoked" else 403
@@ -76,11 +72,11 @@ async def test_a_login_that_no_longer_opens_the_index_leaves_the_last_good_relea
 
 
 async def test_a_login_that_cannot_be_read_is_said(
-    computer: Computer, repo_builder: Repo, index: PrivateIndex, tmp_path: Path
+    computer: Computer, index: PrivateIndex, tmp_path: Path
 ) -> None:
     """Before uv asks the index."""
-    repo_builder.release("v1.0", release_of("1.0", index, tmp_path / "one"))
-    computer.login_to_index(str(tmp_path / "nothing"))
+    computer.publish("v1.0", release_of("1.0", index, tmp_path / "one"))
+    (tmp_path / "index-login").unlink()
     with pytest.raises(ReleaseError, match=r"no login to an index: .* cannot be read"):
         await computer.obtain()
 

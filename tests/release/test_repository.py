@@ -1,5 +1,7 @@
 """A repository's address, what it offers, and what git's complaints mean."""
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,8 @@ from agent.release.repository import (
     trouble_of,
 )
 
-A, B, C = "a" * 40, "b" * 40, "c" * 40
+A, B, C, LONG = "a" * 40, "b" * 40, "c" * 40, "d" * 64
+SERVER = "https://example.com"
 
 
 @pytest.mark.parametrize(
@@ -25,23 +28,14 @@ A, B, C = "a" * 40, "b" * 40, "c" * 40
         ("file:///srv/a%20b.git", Repository("/srv/a b.git", "file")),
         ("git@example.com:me/s.git", Repository("git@example.com:me/s.git", "ssh")),
         ("ssh://git@example.com:22/s", Repository("ssh://git@example.com:22/s", "ssh")),
+        (f"{SERVER}/me/s.git", Repository(f"{SERVER}/me/s.git", "http:https", SERVER)),
         (
-            "https://example.com/me/s.git",
-            Repository("https://example.com/me/s.git", "http:https", "https://example.com"),
-        ),
-        (
-            "https://me:p%40ss@example.com:8443/s.git",
-            Repository(
-                "https://example.com:8443/s.git",
-                "http:https",
-                "https://example.com:8443",
-                "me",
-                "p@ss",
-            ),
+            "https://me:p%40ss@example.com:8443/s",
+            Repository(f"{SERVER}:8443/s", "http:https", f"{SERVER}:8443", "me", "p@ss"),
         ),
         (
             "https://token@example.com/s",
-            Repository("https://example.com/s", "http:https", "https://example.com", "token"),
+            Repository(f"{SERVER}/s", "http:https", SERVER, "token"),
         ),
     ],
 )
@@ -53,25 +47,11 @@ def test_addresses_are_taken_apart(text: str, expected: Repository) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "scrapers",
-        "./scrapers",
-        "~other/scrapers",
-        "-oProxyCommand=touch /tmp/x",
-        "ext::sh -c id",
-        "ext::sh",
-        "fd::17",
-        "git://example.com/s.git",
-        "ftp://example.com/s.git",
-        "https://example.com",
-        "https:///s.git",
-        "ssh://-oProxyCommand=x/s",
-        "ssh://git:secret@example.com/s",
-        "-host:path",
-        "host:-path",
-        "https://example.com/s?x=1",
-        "https://example.com/s\n",
-        "file://otherhost/s",
+        *("", "scrapers", "./scrapers", "~other/scrapers", "file://otherhost/s"),
+        *("-oProxyCommand=touch /tmp/x", "ssh://-oProxyCommand=x/s", "-host:path", "host:-path"),
+        *("ext::sh -c id", "ext::sh", "fd::17", "git://example.com/s.git", "ftp://example.com/s"),
+        *("https://example.com", "https:///s.git", "https://example.com/s?x=1"),
+        *("ssh://git:secret@example.com/s", "https://example.com/s\n"),
     ],
 )
 def test_addresses_that_are_refused(text: str) -> None:
@@ -84,8 +64,6 @@ def test_addresses_that_are_refused(text: str) -> None:
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=8))
 def test_a_password_is_never_shown(password: str) -> None:
     """Neither the URL nor the value's own text has it, whatever its characters."""
-    from urllib.parse import quote  # noqa: PLC0415
-
     secret = f"S3CRET{password}"
     found = parse_repository(f"https://me:{quote(secret, safe='')}@example.com/s", None)
     assert found.password == secret
@@ -93,31 +71,20 @@ def test_a_password_is_never_shown(password: str) -> None:
 
 
 def test_refs_are_read_with_tags_looked_through() -> None:
-    """An annotated tag is the commit it points to; a branch is its head."""
+    """An annotated tag is the commit it points to; a branch is its head; no commit's name has 50 digits."""
     listing = (
-        f"{A}\trefs/tags/v1\n{B}\trefs/tags/v1^{{}}\n{C}\trefs/tags/v2\n{A}\trefs/heads/main\n"
+        f"{A}\trefs/tags/v1\n{B}\trefs/tags/v1^{{}}\n{LONG}\trefs/tags/v2\n"
+        f"{LONG[:50]}\trefs/tags/v3\n{A}\trefs/heads/main\n"
     )
-    assert parse_refs(listing.encode()) == {
-        "refs/tags/v1": B,
-        "refs/tags/v2": C,
-        "refs/heads/main": A,
-    }
+    refs = {"refs/tags/v1": B, "refs/tags/v2": LONG, "refs/heads/main": A}
+    assert parse_refs(listing.encode()) == refs
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "v1:refs/heads/x",
-        "v*",
-        "-v1",
-        "v1..2",
-        "v1 x",
-        "v@{1}",
-        "v\x1b[31m",
-        "v1.lock",
-        "v^",
-        "a//b",
-        "v" + "9" * 5000,
+        *("v1:refs/heads/x", "v*", "-v1", "v1..2", "v1 x", "v@{1}", "v\x1b[31m", "v1.lock", "v^"),
+        *("a//b", "v" + "9" * 5000),
     ],
 )
 def test_names_that_no_repository_can_have_are_left_out(name: str) -> None:
@@ -129,13 +96,6 @@ def test_names_that_no_repository_can_have_are_left_out(name: str) -> None:
 def test_no_answer_of_a_server_breaks_the_reading(listing: bytes) -> None:
     """Garbage is left out."""
     assert all(len(commit) in {40, 64} for commit in parse_refs(listing).values())
-
-
-def test_the_refs_of_a_sha256_repository_are_read() -> None:
-    """Their commits have names of 64 digits; one of any other length is none."""
-    commit = "d" * 64
-    listing = f"{commit}\trefs/tags/v1\n{commit[:50]}\trefs/tags/v2\n"
-    assert parse_refs(listing.encode()) == {"refs/tags/v1": commit}
 
 
 def test_candidates_are_the_tags_of_the_track_or_the_branch() -> None:

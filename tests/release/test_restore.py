@@ -11,8 +11,8 @@ from agent.release.operate import pin, rollback
 from agent.release.store import bake, good_of
 from agent.release.trust import Signed
 from tests.parts.gitserver import GitServer
-from tests.parts.repo import Repo, Signer, make_signer
-from tests.release.conftest import DEAD_PROXY, JOBS, PROJECT, VERSION, Computer
+from tests.parts.repo import Signer, make_signer
+from tests.release.conftest import JOBS, LOCKED_JOBS, PROJECT, VERSION, Computer, kinds
 
 
 def wiped(computer: Computer) -> None:
@@ -27,235 +27,184 @@ def wiped(computer: Computer) -> None:
     computer.release_store.copy.write_bytes(known)
 
 
-@pytest.fixture(params=["a path", "HTTP"])
-def served(request: pytest.FixtureRequest, computer: Computer, git_server: GitServer) -> Computer:
-    """A computer that reaches the repository by its path, or over HTTP."""
-    if request.param == "HTTP":
-        computer.repository = git_server.url()
-    return computer
-
-
-@pytest.mark.parametrize("tag", ["gone", "moved"])
-async def test_the_last_good_release_comes_from_git(
-    served: Computer, repo_builder: Repo, ada: Signer, signers: Path, tag: str
-) -> None:
-    """By its commit, with the signature that is known, whatever became of its tag."""
-    computer = served
-    commit = await computer.ran(repo_builder, "v1.0", signer=ada, allowed_signers=signers)
-    repo_builder.release("v2.0", {"jobs.toml": "broken"}, signer=ada)
-    if tag == "gone":
-        repo_builder.git("tag", "--delete", "v1.0")
-    else:
-        repo_builder.tag("v1.0", force=True, signer=ada)
-    repo_builder.push()
-    wiped(computer)
-    obtained = await computer.obtain(allowed_signers=signers)
-    assert (obtained.release.commit, obtained.on_trial) == (commit, False)
-    assert obtained.record.verified_by is not None
-    assert computer.told("release.restored")
-    assert (obtained.release.tree / "jobs.toml").read_text() == JOBS
-
-
-async def test_what_nobody_signed_any_more_is_not_restored(
-    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
-) -> None:
-    """The bucket is believed about what ran, never about who may: the image's runs."""
-    image = repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    bake(computer.release_store, (await computer.obtain(allowed_signers=signers)).release)
-    bob = make_signer(signers.parent, "bob@example.com")
-    signers.write_text(ada.allowed_signers_line + bob.allowed_signers_line)
-    repo_builder.release("v2.0", {"more": "x"}, signer=bob)
-    await computer.run_well(allowed_signers=signers)
-    signers.write_text(ada.allowed_signers_line)
-    for folder in computer.release_store.releases.glob("*"):
-        if folder.is_dir() and folder.name != image:
-            folder.rename(computer.state / "away")
-    obtained = await computer.obtain(allowed_signers=signers)
-    assert obtained.release.commit == image
-    assert not computer.told("release.restored")
-
-
-async def test_a_pin_goes_below_what_is_known_and_not_below_the_image(
-    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
-) -> None:
-    """Nor to a tag that was moved, nor past the signatures."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    repo_builder.release("v2.0", {"image": "x"}, signer=ada)
-    bake(computer.release_store, (await computer.obtain(allowed_signers=signers)).release)
-    middle = await computer.ran(
-        repo_builder, "v3.0", {"middle": "x"}, signer=ada, allowed_signers=signers
-    )
-    repo_builder.release("v4.0", {"newest": "x"}, signer=ada)
-    good = (await computer.run_well(allowed_signers=signers)).release.commit
-    repo_builder.release("v3.5", {"unsigned": "x"})
-    for name, runs, kind in (
-        ("v3.0", middle, None),
-        ("v1.0", good, "downgrade"),
-        ("v3.5", good, "unverified"),
-    ):
-        await computer.decide(pin, name, "")
-        obtained = await computer.obtain(allowed_signers=signers)
-        assert obtained.release.commit == runs, name
-        assert [each.kind for each in obtained.record.refused] == ([kind] if kind else [])
-    await computer.decide(pin, "v3.0", "")
-    repo_builder.tag("v3.0", force=True, signer=ada)
-    repo_builder.push()
-    assert (await computer.obtain(allowed_signers=signers)).release.commit == middle
-
-
-async def test_the_images_release_is_on_trial_where_another_was_good(
-    computer: Computer, repo_builder: Repo
-) -> None:
-    """A new image is no proof; the first one of a channel has nothing to be compared with."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    first = await computer.obtain()
-    bake(computer.release_store, first.release)
-    assert not (await computer.obtain()).on_trial
-    computer.promote(first)
-    repo_builder.release("v2.0", {"more": "x"})
-    bake(computer.release_store, (await computer.obtain()).release)
-    assert (await computer.obtain()).on_trial
-
-
-async def _image(computer: Computer, repo: Repo, signer: Signer, **settings: object) -> Good:
-    """Have v1.0 be the image's release, and good."""
-    repo.release("v1.0", {"jobs.toml": JOBS}, signer=signer)
-    obtained = await computer.run_well(**settings)
+async def baked(computer: Computer) -> Good:
+    """Publish v1.0, and have it be the image's release, and good."""
+    computer.publish("v1.0")
+    obtained = await computer.run_well()
     bake(computer.release_store, obtained.release)
     return good_of(obtained.release)
 
 
-def _proved(computer: Computer, good: Good) -> None:
+def proved(computer: Computer, good: Good) -> None:
     """Have another machine report, an hour later, that a release is good: in one second the run's id would decide."""
     computer.now += timedelta(hours=1)
-    memory = computer.remembered()
-    memory.learn(good=good)
+    computer.remembered().learn(good=good)
 
 
-async def test_an_index_that_is_down_leaves_the_images_release(
-    computer: Computer, repo_builder: Repo, ada: Signer
+@pytest.mark.parametrize("way", ["a path", "HTTP"])
+@pytest.mark.parametrize("tag", ["gone", "moved"])
+async def test_the_last_good_release_comes_from_git(
+    signed: Computer, git_server: GitServer, way: str, tag: str
 ) -> None:
-    """The last good release is not on a fresh disk, and cannot be installed tonight; the one before is and can."""
-    image = await _image(computer, repo_builder, ada)
-    hashed = {
-        "requirements.txt": f"idna==3.10 --hash=sha256:{'0' * 64}\n",
-        "pyproject.toml": PROJECT,
-    }
-    job = '[[job]]\nname = "greet"\ncommand = ["python", "greet.py"]\n'
-    commit = repo_builder.release("v2.0", {**hashed, "jobs.toml": job, "greet.py": ""})
-    _proved(computer, image.model_copy(update={"ref": "v2.0", "commit": commit}))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        computer.environ[name] = computer.environ[name.lower()] = DEAD_PROXY
-    computer.environ["UV_HTTP_RETRIES"] = "0"
-    obtained = await computer.obtain()
-    assert obtained.release.commit == image.commit
-    assert [refused.kind for refused in obtained.record.refused] == ["install"]
-    assert len(computer.told("release.exported")) == 2
+    """By its commit, with the signature that is known, whatever became of its tag."""
+    if way == "HTTP":
+        signed.repository = git_server.url()
+    commit = await signed.ran("v1.0")
+    signed.publish("v2.0", {"jobs.toml": "broken"})
+    if tag == "gone":
+        signed.git("tag", "--delete", "v1.0")
+    else:
+        signed.move("v1.0")
+    wiped(signed)
+    obtained = await signed.obtain()
+    assert (obtained.release.commit, obtained.on_trial) == (commit, False)
+    assert obtained.record.verified_by is not None
+    assert signed.told("release.restored")
+    assert (obtained.release.tree / "jobs.toml").read_text() == JOBS
 
 
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("image", ["good", "untried"])
 async def test_a_signer_who_is_taken_out_leaves_the_images_release(
-    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
+    signed: Computer, ada: Signer, signers: Path, image: str, *, here: bool
 ) -> None:
-    """Also where the image's release was found good: it is verified by itself."""
-    image = await _image(computer, repo_builder, ada, allowed_signers=signers)
-    bob = make_signer(signers.parent, "bob@example.com")
-    signers.write_text(ada.allowed_signers_line + bob.allowed_signers_line)
-    await computer.ran(repo_builder, "v2.0", {"more": "x"}, signer=bob, allowed_signers=signers)
+    """The bucket is believed about what ran, never about who may; the image's release is verified by itself."""
+    commit = signed.publish("v1.0")
+    obtained = await (signed.run_well() if image == "good" else signed.obtain())
+    bake(signed.release_store, obtained.release)
+    signed.signer = make_signer(signers.parent, "bob@example.com")
+    signers.write_text(ada.allowed_signers_line + signed.signer.allowed_signers_line)
+    newer = await signed.ran("v2.0", {"more": "x"})
     signers.write_text(ada.allowed_signers_line)
-    assert (await computer.obtain(allowed_signers=signers)).release.commit == image.commit
+    if not here:
+        signed.release_store.root(newer).rename(signed.state / "away")
+    assert (await signed.obtain()).release.commit == commit
+    assert not signed.told("release.restored")
+
+
+async def test_a_pin_goes_below_what_is_known_and_not_below_the_image(signed: Computer) -> None:
+    """Nor to a tag that was moved, nor past the signatures."""
+    signed.publish("v1.0")
+    signed.publish("v2.0", {"image": "x"})
+    bake(signed.release_store, (await signed.obtain()).release)
+    middle = await signed.ran("v3.0", {"middle": "x"})
+    good = await signed.ran("v4.0", {"newest": "x"})
+    signed.repo.release("v3.5", {"unsigned": "x"})
+    for name, runs, refused in (
+        ("v3.0", middle, []),
+        ("v1.0", good, ["downgrade"]),
+        ("v3.5", good, ["unverified"]),
+    ):
+        await signed.decide(pin, name, "")
+        obtained = await signed.obtain()
+        assert (obtained.release.commit, kinds(obtained)) == (runs, refused), name
+    await signed.decide(pin, "v3.0", "")
+    signed.move("v3.0")
+    assert (await signed.obtain()).release.commit == middle
+
+
+async def test_the_images_release_is_on_trial_where_another_was_good(computer: Computer) -> None:
+    """A new image is no proof; the first one of a channel has nothing to be compared with."""
+    computer.publish("v1.0")
+    first = await computer.obtain()
+    bake(computer.release_store, first.release)
+    assert not (await computer.obtain()).on_trial
+    computer.promote(first)
+    computer.publish("v2.0", {"more": "x"})
+    bake(computer.release_store, (await computer.obtain()).release)
+    assert (await computer.obtain()).on_trial
+
+
+async def test_an_index_that_is_down_leaves_the_images_release(computer: Computer) -> None:
+    """The last good release is not on a fresh disk, and cannot be installed tonight; the one before is and can."""
+    image = await baked(computer)
+    hashed = f"idna==3.10 --hash=sha256:{'0' * 64}\n"
+    files = {"requirements.txt": hashed, "pyproject.toml": PROJECT, "greet.py": ""}
+    commit = computer.publish("v2.0", {**files, "jobs.toml": LOCKED_JOBS})
+    proved(computer, image.model_copy(update={"ref": "v2.0", "commit": commit}))
+    computer.lose_the_network()
+    obtained = await computer.obtain()
+    assert (obtained.release.commit, kinds(obtained)) == (image.commit, ["install"])
+    assert len(computer.told("release.exported")) == 2
 
 
 @pytest.mark.parametrize(
     "forged", [{}, {"line": "another tags v*"}, {"tag": False}, {"signed": "abc"}]
 )
 async def test_what_the_bucket_says_of_a_release_does_not_lead_below_the_image(
-    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path, forged: dict[str, object]
+    signed: Computer, forged: dict[str, object]
 ) -> None:
     """A release that is named good stands in only if it is signed and not older; the image's runs."""
-    oldest = repo_builder.release("v0.9", {"jobs.toml": JOBS}, signer=ada)
-    tag = Signed("tag", repo_builder.git("cat-file", "tag", "v0.9").encode() + b"\n")
-    image = await _image(computer, repo_builder, ada, allowed_signers=signers)
+    oldest = signed.publish("v0.9")
+    tag = Signed("tag", signed.repo.git("cat-file", "tag", "v0.9").encode() + b"\n")
+    image = await baked(signed)
+    signed.publish("v2.0", {"jobs.toml": "broken"})
+    signed.git("tag", "--delete", "v1.0", "v0.9")
     old = {"ref": "v0.9", "commit": oldest, "signed": tag.text, **forged}
-    repo_builder.release("v2.0", {"jobs.toml": "broken"}, signer=ada)
-    repo_builder.git("tag", "--delete", "v1.0", "v0.9")
-    repo_builder.push()
-    _proved(computer, image.model_copy(update=old))
-    obtained = await computer.obtain(allowed_signers=signers)
-    assert obtained.release.commit == image.commit
-    assert not computer.told("release.restored")
+    proved(signed, image.model_copy(update=old))
+    assert (await signed.obtain()).release.commit == image.commit
+    assert not signed.told("release.restored")
 
 
-async def test_an_operator_goes_back_on_a_branch(computer: Computer, repo_builder: Repo) -> None:
+async def test_an_operator_goes_back_on_a_branch(computer: Computer) -> None:
     """All its releases have one name, and the one that was left stays bad until there is a newer one."""
+    computer.settings["branch"] = "main"
     commits = []
     for content in ("x", "y"):
-        repo_builder.write("jobs.toml", JOBS)
-        repo_builder.write("more", content)
-        commits.append(repo_builder.commit())
-        repo_builder.push()
-        await computer.run_well(branch="main")
-    await computer.decide(rollback, None, branch="main", version=VERSION, reason="")
-    obtained = await computer.obtain(branch="main")
-    assert obtained.release.commit == commits[0]
-    assert [refused.kind for refused in obtained.record.refused] == ["bad"]
+        commits.append(computer.commit({"jobs.toml": JOBS, "more": content}))
+        await computer.run_well()
+    await computer.decide(rollback, None, version=VERSION, reason="")
+    obtained = await computer.obtain()
+    assert (obtained.release.commit, kinds(obtained)) == (commits[0], ["bad"])
 
 
-async def test_a_commit_of_a_branch_is_pinned_before_it_proved_itself(
-    computer: Computer, repo_builder: Repo
-) -> None:
+async def test_a_commit_of_a_branch_is_pinned_before_it_proved_itself(computer: Computer) -> None:
     """No name leads to it, so that it is fetched by its commit."""
-    repo_builder.write("jobs.toml", JOBS)
-    commit = repo_builder.commit()
-    repo_builder.push()
-    await computer.obtain(branch="main")
-    repo_builder.write("more", "x")
-    repo_builder.commit()
-    repo_builder.push()
-    await computer.run_well(branch="main")
-    await computer.decide(pin, commit, "", branch="main")
+    computer.settings["branch"] = "main"
+    commit = computer.commit({"jobs.toml": JOBS})
+    await computer.obtain()
+    computer.commit({"more": "x"})
+    await computer.run_well()
+    await computer.decide(pin, commit, "")
     wiped(computer)
-    obtained = await computer.obtain(branch="main")
+    obtained = await computer.obtain()
     assert (obtained.release.commit, obtained.stale) == (commit, None)
 
 
 async def test_a_pin_is_verified_anew_where_signatures_were_not_asked_for(
-    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
+    computer: Computer, ada: Signer, signers: Path
 ) -> None:
     """A release that was installed without its signature is fetched again, and is not refused for want of it."""
-    commit = await computer.ran(repo_builder, "v1.0", signer=ada)
-    await computer.ran(repo_builder, "v2.0", {"more": "x"}, signer=ada)
+    computer.signer = ada
+    commit = await computer.ran("v1.0")
+    await computer.ran("v2.0", {"more": "x"})
     await computer.decide(pin, "v1.0", "")
     obtained = await computer.obtain(allowed_signers=signers)
     assert obtained.release.commit == commit
     assert obtained.record.verified_by is not None
 
 
-async def test_a_tag_that_is_pinned_by_its_name_alone_must_not_have_moved(
-    computer: Computer, repo_builder: Repo, ada: Signer, signers: Path
-) -> None:
+async def test_a_tag_that_is_pinned_by_its_name_alone_must_not_have_moved(signed: Computer) -> None:
     """Its commit is known although nobody found it good."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS}, signer=ada)
-    await computer.obtain(allowed_signers=signers)
-    good = await computer.ran(
-        repo_builder, "v2.0", {"more": "x"}, signer=ada, allowed_signers=signers
-    )
-    repo_builder.tag("v1.0", force=True, signer=ada)
-    repo_builder.push()
-    await computer.decide(lambda memory, _rows: pin(memory, [], "v1.0", ""))
-    obtained = await computer.obtain(allowed_signers=signers)
-    assert (obtained.release.commit, obtained.record.refused[0].kind) == (good, "moved")
+    signed.publish("v1.0")
+    await signed.obtain()
+    good = await signed.ran("v2.0", {"more": "x"})
+    signed.move("v1.0")
+    await signed.decide(lambda memory, _rows: pin(memory, [], "v1.0", ""))
+    obtained = await signed.obtain()
+    assert (obtained.release.commit, kinds(obtained)) == (good, ["moved"])
 
 
 async def test_a_machine_that_promotes_an_older_release_late_does_not_make_it_the_last_good_one(
-    computer: Computer, repo_builder: Repo
+    computer: Computer,
 ) -> None:
     """It began before the newer one was published; without git, the newer one runs all the same."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    computer.publish("v1.0")
     older = good_of((await computer.obtain()).release)
-    newer = await computer.ran(repo_builder, "v2.0", {"more": "x"})
-    _proved(computer, older)
+    newer = await computer.ran("v2.0", {"more": "x"})
+    proved(computer, older)
     assert computer.good == older.commit
     assert (await computer.obtain()).release.commit == newer
     assert computer.good == newer
-    repo_builder.bare.rename(repo_builder.bare.with_name("away"))
+    computer.repository += "-gone"
     assert (await computer.obtain()).release.commit == newer

@@ -7,48 +7,39 @@ from pathlib import Path
 import pytest
 
 from agent.base.errors import ReleaseError
-from agent.release.checks import Checks
-from agent.release.store import (
-    Installed,
-    ReleaseStore,
-    last_here,
-    read_marker,
-    sweep,
-)
+from agent.release.store import Installed, ReleaseStore, read_marker, sweep
 from tests.parts.gitserver import GitServer
-from tests.parts.repo import Repo
-from tests.release.conftest import JOBS, VERSION, Computer, reason_of
-
-pytestmark = pytest.mark.usefixtures("git_server")
+from tests.release.conftest import Computer, reason_of
 
 
-async def _two(computer: Computer, repo: Repo) -> tuple[Installed, Installed]:
-    repo.release("v1.0", {"jobs.toml": JOBS})
+async def _two(computer: Computer) -> tuple[Installed, Installed]:
+    computer.publish("v1.0")
     first = (await computer.run_well()).release
-    repo.release("v2.0", {"new": "x"})
+    computer.publish("v2.0", {"new": "x"})
     return first, (await computer.run_well()).release
 
 
-def _good(computer: Computer) -> Installed | None:
-    checks = Checks("jobs.toml", VERSION, computer.environ)
-    return last_here(computer.release_store, computer.remembered().known.good(VERSION), checks)
-
-
-async def test_the_state_directory_can_be_moved(computer: Computer, repo_builder: Repo) -> None:
-    """A release without an environment survives a move of it all."""
-    _, second = await _two(computer, repo_builder)
+async def test_the_last_good_release_needs_neither_its_place_nor_git(computer: Computer) -> None:
+    """The state directory can be moved; without git on the PATH the reason says what is missing."""
+    _, second = await _two(computer)
     computer.state = computer.state.rename(computer.state.with_name("moved"))
-    good = _good(computer)
-    assert good is not None
-    assert good.commit == second.commit
+    assert computer.here is not None
+    assert computer.here.commit == second.commit
+    tools = computer.state.with_name("tools")
+    tools.mkdir()
+    (tools / "sh").symlink_to("/bin/sh")
+    computer.environ["PATH"] = str(tools)
+    obtained = await computer.obtain()
+    assert obtained.release.commit == second.commit
+    assert reason_of(obtained).startswith("git could not be started")
 
 
 @pytest.mark.parametrize("damage", ["gone", "garbage", "newer", "other", "no tree"])
 async def test_a_release_with_a_damaged_marker_is_made_again(
-    computer: Computer, repo_builder: Repo, damage: str
+    computer: Computer, damage: str
 ) -> None:
     """A marker that does not say that this release is complete counts as none."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+    computer.publish("v1.0")
     release = (await computer.run_well()).release
     marker = release.root / "release.json"
     content = json.loads(marker.read_text())
@@ -65,25 +56,23 @@ async def test_a_release_with_a_damaged_marker_is_made_again(
             release.tree.rename(release.root / "else")
     assert read_marker(release.root) is None
     with pytest.raises(ReleaseError, match="is damaged"):
-        _good(computer)
+        assert computer.here
     obtained = await computer.obtain()
     assert (obtained.release.commit, obtained.stale) == (release.commit, None)
-    assert _good(computer) == obtained.release
+    assert computer.here == obtained.release
 
 
-async def test_an_image_link_to_nowhere_is_no_release(computer: Computer, tmp_path: Path) -> None:
+def test_an_image_link_to_nowhere_is_no_release(computer: Computer, tmp_path: Path) -> None:
     """No link, and a link to something that is not named like a commit, are both none."""
-    assert _good(computer) is None
+    assert computer.here is None
     computer.state.mkdir()
     computer.release_store.baked.symlink_to(tmp_path)
-    assert _good(computer) is None
+    assert computer.here is None
 
 
-async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
-    computer: Computer, repo_builder: Repo
-) -> None:
+async def test_unfinished_releases_are_swept_and_finished_ones_are_not(computer: Computer) -> None:
     """What has no marker goes, read-only or not; what its links point to, and what is not the agent's, stays."""
-    first, second = await _two(computer, repo_builder)
+    first, second = await _two(computer)
     outside = computer.state / "outside"
     outside.mkdir()
     (outside / "kept").write_text("x")
@@ -111,76 +100,56 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 async def test_a_damaged_mirror_is_made_again(
-    computer: Computer, repo_builder: Repo, git_server: GitServer, damage: str
+    computer: Computer, git_server: GitServer, damage: str
 ) -> None:
     """Packs that a power loss left cut or wrong, old locks and half a pack cost one more transfer."""
     computer.repository = git_server.url()
-    await _two(computer, repo_builder)
-    packs = list(computer.release_store.mirror.glob("objects/pack/*.pack"))
+    await _two(computer)
+    mirror = computer.release_store.mirror
+    packs = list(mirror.glob("objects/pack/*.pack"))
     assert packs
     for pack in packs:
         pack.chmod(0o644)
         content = pack.read_bytes()
         wrong = content[:12] + bytes(byte ^ 0xFF for byte in content[12:-20]) + content[-20:]
         pack.write_bytes(content[:20] if damage == "cut" else wrong)
-    (computer.release_store.mirror / "shallow.lock").write_text("")
-    (computer.release_store.mirror / "objects/pack/tmp_pack_abc").write_text("")
-    repo_builder.release("v3.0", {"newer": "x"})
+    (mirror / "shallow.lock").write_text("")
+    (mirror / "objects/pack/tmp_pack_abc").write_text("")
+    computer.publish("v3.0", {"newer": "x"})
     obtained = await computer.obtain()
     assert (obtained.release.ref, obtained.stale) == ("v3.0", None)
-    assert not (computer.release_store.mirror / "shallow.lock").exists()
+    assert not (mirror / "shallow.lock").exists()
     assert bool(computer.told("release.mirror_discarded")) == (damage == "changed")
 
 
-async def test_something_else_in_the_mirrors_place_is_replaced(
-    computer: Computer, repo_builder: Repo
-) -> None:
-    """A mirror whose folders are files is discarded and made anew."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
+async def test_something_else_in_a_place_is_replaced_or_a_reason(computer: Computer) -> None:
+    """A mirror whose folders are files is made anew; a file as the state directory is no traceback."""
+    computer.publish("v1.0")
+    state = computer.state
+    computer.state = state.with_name("a file")
+    computer.state.write_text("a file")
+    with pytest.raises(ReleaseError, match="cannot be used"):
+        await computer.obtain()
+    computer.state = state
     computer.release_store.mirror.mkdir(parents=True)
     (computer.release_store.mirror / "objects").write_text("not a folder")
     assert (await computer.obtain()).release.ref == "v1.0"
 
 
-async def test_a_state_directory_that_cannot_be_used_is_a_reason(
-    computer: Computer, repo_builder: Repo
-) -> None:
-    """A file where a directory must be ends as a typed error, not as a traceback."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    computer.state.write_text("a file")
-    with pytest.raises(ReleaseError, match="cannot be used"):
-        await computer.obtain()
-
-
-async def test_a_machine_without_git_says_so(computer: Computer, repo_builder: Repo) -> None:
-    """Without git on the PATH the last good release runs, and the reason says what is missing."""
-    first, second = await _two(computer, repo_builder)
-    tools = computer.state.parent / "tools"
-    tools.mkdir()
-    (tools / "sh").symlink_to("/bin/sh")
-    computer.environ["PATH"] = str(tools)
-    obtained = await computer.obtain()
-    assert obtained.release == second != first
-    assert reason_of(obtained).startswith("git could not be started")
-
-
-def test_a_shelf_is_absolute(tmp_path: Path) -> None:
+def test_a_shelf_is_absolute() -> None:
     """Environments have their path written into them, so a relative state directory is made absolute."""
     release_store = ReleaseStore.at(Path("state"), Path("cache"))
     assert release_store.releases == Path.cwd() / "state" / "releases"
     assert release_store.cache.is_absolute()
 
 
-async def test_a_disk_that_is_full_leaves_the_last_good_release(
-    computer: Computer, repo_builder: Repo
-) -> None:
+async def test_a_disk_that_is_full_leaves_the_last_good_release(computer: Computer) -> None:
     """A file that cannot be written whole ends the installation, and nothing incomplete is taken for a release."""
-    first, _ = await _two(computer, repo_builder)
-    repo_builder.release("v3.0", {"large": "0" * 4_000_000})
+    first, _ = await _two(computer)
+    computer.publish("v3.0", {"large": "0" * 4_000_000})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (1_000_000, hard)
-    )  # as good as a full disk, without being root
+    # As good as a full disk, without being root.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
         obtained = await computer.obtain()
     finally:

@@ -35,16 +35,6 @@ LINES = {
     "ada ssh-ed25519": False,
     "-----BEGIN OPENSSH PRIVATE KEY-----": False,
 }
-FILES: dict[str, tuple[str | None, str]] = {
-    "missing": (None, "cannot be read: No such file or directory"),
-    "empty": ("", "names no signer"),
-    "comments": ("# nobody yet\n\n", "names no signer"),
-    "a key without a name": (f"{KEY}\n", "has no line with a key"),
-    "a line of two": (
-        f"ada@example.com {KEY}\nbob@example.com {KEY[:40]}...\n",
-        "line 2 has no key",
-    ),
-}
 
 
 @pytest.mark.parametrize(("line", "has_key"), LINES.items())
@@ -103,13 +93,30 @@ async def doctor(signers: Path | None) -> Finding:
     return finding
 
 
-@pytest.mark.parametrize("name", FILES)
-async def test_a_file_that_names_nobody_is_a_fault(name: str, tmp_path: Path) -> None:
+def _text(text: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda _: None, "cannot be read: No such file or directory"),
+        (_text(""), "names no signer"),
+        (_text("# nobody yet\n\n"), "names no signer"),
+        (_text(f"{KEY}\n"), "has no line with a key"),
+        (_text(f"ada@example.com {KEY}\nbob@example.com {KEY[:40]}...\n"), "line 2 has no key"),
+        # Also to root: whoever opened a pipe as a file would wait for ever, deaf to a stop.
+        (Path.mkdir, "cannot be read: Is a directory"),
+        (os.mkfifo, "cannot be read: it is not a regular file"),
+    ],
+    ids=["missing", "empty", "comments", "a key without a name", "a line of two", "folder", "pipe"],
+)
+async def test_a_file_that_names_nobody_is_a_fault(
+    make: Callable[[Path], object], problem: str, tmp_path: Path
+) -> None:
     """Both commands name the file, the key of the configuration, what is wrong, and what to do."""
-    text, problem = FILES[name]
     signers = tmp_path / "allowed_signers"
-    if text is not None:
-        signers.write_text(text)
+    make(signers)
     result = check(signers)
     assert result.returncode == 4
     (fault,) = json.loads(result.stdout)["faults"]
@@ -118,22 +125,7 @@ async def test_a_file_that_names_nobody_is_a_fault(name: str, tmp_path: Path) ->
     finding = await doctor(signers)
     assert (finding.state, bool(finding.remedy)) == (State.FAILED, True)
     assert finding.detail == f"{signers}: release.allowed_signers: {problem}"
-
-
-@pytest.mark.parametrize(
-    ("make", "problem"),
-    [(Path.mkdir, "Is a directory"), (os.mkfifo, "it is not a regular file")],
-    ids=["folder", "pipe"],
-)
-async def test_something_else_in_its_place_cannot_be_read(
-    make: Callable[[Path], None], problem: str, tmp_path: Path
-) -> None:
-    """Said at once, also to root: whoever opened a pipe as a file would wait for ever, deaf to a stop."""
-    signers = tmp_path / "allowed_signers"
-    make(signers)
-    assert f"cannot be read: {problem}" in check(signers).stdout
-    assert (await doctor(signers)).state is State.FAILED
-    assert Trust(signers).problem() is not None
+    assert (Trust(signers).problem() is None) == problem.startswith("line 2")  # one of two will do
 
 
 async def test_a_file_with_signers_is_fine(tmp_path: Path) -> None:

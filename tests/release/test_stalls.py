@@ -1,30 +1,27 @@
-"""Servers that do not answer: control is back within the limit, and the last good release runs."""
+"""Servers that do not answer, or do not end: control is back within the limit, and the last good release runs."""
 
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
+from agent.base.errors import ReleaseRefused
+from agent.base.logs import RunLogger
+from agent.release.git import Git
+from agent.release.mirror import Mirror
+from agent.release.repository import Wanted, parse_repository
 from tests.parts.gitserver import GitServer
-from tests.parts.repo import Repo
 from tests.parts.stalled import refused, silent, stalled_connect
 from tests.parts.waiting import wait_until
-from tests.release.conftest import JOBS, Computer, ends_in, reason_of
+from tests.release.conftest import Computer, ends_in, reason_of
 
 LIMIT = 3.0
 MARGIN = 60.0
 """For the rest, on a busy machine: what stalls would stall for hours."""
-
-pytestmark = pytest.mark.usefixtures("git_server")
-
-
-@contextmanager
-def _address(scheme: str, place: AbstractContextManager[str]) -> Iterator[str]:
-    with place as address:
-        yield f"{scheme}://{address}/scrapers.git"
+HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
 
 
 @pytest.mark.parametrize(
@@ -34,47 +31,37 @@ def _address(scheme: str, place: AbstractContextManager[str]) -> Iterator[str]:
         ("http", stalled_connect),
         ("https", silent),
         ("http", silent),
-        ("http", lambda: silent(b"HTTP/1.1 200 OK\r\nContent-Ty")),
-        (
-            "http",
-            lambda: silent(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
-                b"Content-Length: 900\r\n\r\n001e# service=git-upload-pack\n"
-            ),
-        ),
+        ("http", lambda: silent(HEADERS[:30])),
+        ("http", lambda: silent(HEADERS + b"Content-Length: 900\r\n\r\n001e# service=git-upload")),
         ("ssh", silent),
     ],
     ids=["refused", "connect", "tls", "answer", "headers", "body", "ssh"],
 )
 async def test_a_stalled_server_costs_its_limit_and_no_more(
-    computer: Computer, repo_builder: Repo, scheme: str, place: type[AbstractContextManager[str]]
+    computer: Computer, scheme: str, place: type[AbstractContextManager[str]]
 ) -> None:
     """Wherever it stalls, the last good release is returned in time, as stale, and no git is left running."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    good = (await computer.run_well()).release
+    good = await computer.ran("v1.0")
     started = time.monotonic()
-    with _address(scheme, place()) as url:
+    with place() as address:
+        url = f"{scheme}://{address}/scrapers.git"
         obtained = await computer.obtain(repository=url, timeout=LIMIT)
     assert time.monotonic() - started < LIMIT + MARGIN
-    assert obtained.release == good
+    assert obtained.release.commit == good
     assert reason_of(obtained).startswith("unreachable: git ls-remote")
     ends_in(computer.state)
 
 
 @pytest.mark.parametrize("fault", ["cut", "drip"])
 async def test_a_pack_that_stops_coming_costs_the_limit(
-    computer: Computer, repo_builder: Repo, git_server: GitServer, fault: str
+    computer: Computer, git_server: GitServer, fault: str
 ) -> None:
     """A transfer that falls silent, or drips, ends in time; the same transfer works once the server does."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
     computer.repository = git_server.url()
-    await computer.run_well()
-    repo_builder.release("v2.0", {"data": os.urandom(50_000).hex()})
+    await computer.ran("v1.0")
+    computer.publish("v2.0", {"data": os.urandom(50_000).hex()})
     started = time.monotonic()
-    if fault == "cut":
-        git_server.pack_limit = 2000
-    else:
-        git_server.drip = True
+    git_server.pack_limit, git_server.drip = (2000, False) if fault == "cut" else (None, True)
     obtained = await computer.obtain(timeout=LIMIT)
     assert time.monotonic() - started < LIMIT + MARGIN
     assert obtained.release.ref == "v1.0"
@@ -84,20 +71,38 @@ async def test_a_pack_that_stops_coming_costs_the_limit(
 
 
 async def test_a_server_that_comes_back_is_asked_again(
-    computer: Computer, repo_builder: Repo, git_server: GitServer
+    computer: Computer, git_server: GitServer
 ) -> None:
     """A name that does not resolve is tried again within the limit; a repository that is not there is not."""
-    await computer.ran(repo_builder, "v1.0")
-    obtaining = asyncio.create_task(
-        computer.obtain(repository="https://nowhere.invalid/scrapers.git")
-    )
+    await computer.ran("v1.0")
+    url = "https://nowhere.invalid/scrapers.git"
+    obtaining = asyncio.create_task(computer.obtain(repository=url))
     await asyncio.to_thread(
         wait_until, lambda: computer.told("release.retry"), what="it to be tried again"
     )
     obtaining.cancel()
     await asyncio.wait([obtaining])
     computer.events.clear()
-    stale = (await computer.obtain(repository=git_server.url("other"))).stale
-    assert stale is not None
-    assert stale.reason.startswith("not found: ")
+    obtained = await computer.obtain(repository=git_server.url("other"))
+    assert reason_of(obtained).startswith("not found: ")
     assert not computer.told("release.retry")
+
+
+@pytest.mark.long
+async def test_a_fetch_that_brings_too_much_is_stopped(computer: Computer, tmp_path: Path) -> None:
+    """Git is killed when the limit is passed, nothing of what came is left, and no git goes on.
+
+    `tests/run/test_attacks.py` has those of many files.
+    """
+    for number in range(24):
+        computer.repo.write(f"{number}.bin", os.urandom(1024**2))
+    computer.publish("v1.0")
+    place = tmp_path / "mirror.git"
+    repository = parse_repository(computer.repository, None)
+    git = Git(place, repository, computer.environ, seconds=20, log=RunLogger().log)
+    mirror = Mirror(git, most=4 * 1024**2)
+    await mirror.prepare()
+    with pytest.raises(ReleaseRefused, match="brought more than"):
+        await mirror.fetch(Wanted("v1.0", "refs/tags/v1.0", ""), until=1e9)
+    assert sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) < 5 * 1024**2
+    ends_in(place)

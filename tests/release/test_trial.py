@@ -18,7 +18,6 @@ from agent.release.trial import (
     judge,
     judge_alone,
     passed_by,
-    proves_release,
 )
 
 NOW = datetime(2026, 11, 22, 6, 42, tzinfo=UTC)
@@ -88,18 +87,14 @@ FAILED = (JobStatus.FAILED, JobCause.ERROR, "exit code 3", 3)
 BROKEN = (JobStatus.FAILED, JobCause.RELEASE, "no program", None)
 DOWN = (JobStatus.FAILED, JobCause.SITE_UNREACHABLE, "", 1)
 AFTER = (JobStatus.SKIPPED, JobCause.ERROR, 'it needs "a"', None)
+A_FAILED = result("a", *FAILED)
 
 
 def test_what_runs_once_more() -> None:
     """What may be the release's fault, and what was skipped for it, in the last good one's order and as it can."""
     good = [job("c", "a"), job("a"), job("b"), job("d", "a", "b")]
-    results = [
-        result("a", *FAILED),
-        result("b", *DOWN),
-        result("c", *AFTER),
-        result("d", *AFTER),
-        result("new", *BROKEN),
-    ]
+    results = [A_FAILED, result("b", *DOWN), result("c", *AFTER), result("d", *AFTER)]
+    results.append(result("new", *BROKEN))
     assert again(results, good, None, 100) == ("c", "a")
     assert again(results, good, {"b"}, 100) == ()
     assert again(results, good, None, 0) == ()
@@ -117,12 +112,7 @@ def test_what_runs_once_more() -> None:
         ([result("a"), result("b", *FAILED)], [result("b", *FAILED)], Decision.PROMOTE, ""),
         ([result("b", *FAILED)], [result("b", *DOWN)], Decision.UNDECIDED, ""),
         ([result("a"), result("b", *BROKEN)], [result("b", *DOWN)], Decision.BAD, "no program"),
-        (
-            [result("a", *FAILED), result("b", *AFTER)],
-            [result("a", *FAILED), result("b")],
-            Decision.UNDECIDED,
-            "",
-        ),
+        ([A_FAILED, result("b", *AFTER)], [A_FAILED, result("b")], Decision.UNDECIDED, ""),
     ],
 )
 def test_what_becomes_of_a_release(
@@ -154,13 +144,12 @@ def test_a_first_release_is_good_once_a_job_of_it_succeeded(
     assert judge_alone(results).decision is decision
 
 
-CAUSES = list(JobCause)
 RESULTS = st.lists(
     st.builds(
         result,
         st.sampled_from("abcd"),
         st.sampled_from([JobStatus.FAILED, JobStatus.SUCCEEDED, JobStatus.TIMED_OUT]),
-        st.sampled_from(CAUSES),
+        st.sampled_from(list(JobCause)),
     ),
     unique_by=lambda each: each.name,
 )
@@ -182,12 +171,6 @@ def test_without_a_reason_of_its_own_no_release_is_bad(results: list[JobRecord])
     """As long as the last good release does nothing better, only certain guilt counts."""
     bad = judge(results, (), guilty_of(results)).decision is Decision.BAD
     assert bad is any(fault_of(each) is Fault.RELEASE for each in results)
-
-
-def test_a_success_proves_a_release() -> None:
-    """One whose jobs all fail has proved nothing."""
-    assert proves_release([result("a", *FAILED), result("b")])
-    assert not proves_release([result("a", *FAILED)])
 
 
 def test_what_the_last_good_release_does_well_is_remembered() -> None:
