@@ -180,35 +180,27 @@ def test_a_json_array_is_read_whole_however_it_is_cut(
 
 
 @pytest.mark.parametrize(
-    "dialect", [{"delimiter": "ab"}, {"delimiter": 5}, {"quoteChar": ""}, {"escapeChar": []}]
-)
-def test_a_dialect_that_cannot_be_is_told(dialect: dict[str, Any]) -> None:
-    """It is a job's own mistake, which ends neither a pull nor the service."""
-    said = {**keyed("id"), "dialect": dialect}
-    old, new = side({"x.csv": b"id\n1\n"}, **said), side({"x.csv": b"id\n2\n"}, **said)
-    found = compare(old, new)
-    assert found.files.changed == 1
-    assert found.tables[0].problem
-
-
-@pytest.mark.parametrize(
-    ("text", "path"),
+    ("text", "path", "dialect"),
     [
-        ('{"id": 1}', "x.json"),
-        ('[{"id": 1}', "x.json"),
-        ("[1]", "x.json"),
-        ("[" * 100_000, "x.json"),
-        ("nonsense", "x.jsonl"),
-        ('"x', "x.jsonl"),
-        ("id,v\n1," + "x" * (MOST_RECORD + 1), "x.csv"),
+        ('{"id": 1}', "x.json", {}),
+        ('[{"id": 1}', "x.json", {}),
+        ("[1]", "x.json", {}),
+        ("[" * 100_000, "x.json", {}),
+        ("nonsense", "x.jsonl", {}),
+        ('"x', "x.jsonl", {}),
+        ("id,v\n1," + "x" * (MOST_RECORD + 1), "x.csv", {}),
+        ("id\n1\n", "two.csv", {"delimiter": "ab"}),
+        ("id\n1\n", "number.csv", {"delimiter": 5}),
+        ("id\n1\n", "empty.csv", {"quoteChar": ""}),
+        ("id\n1\n", "list.csv", {"escapeChar": []}),
     ],
-    ids=["object", "cut", "scalars", "deep", "nonsense", "open", "long"],
+    ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_table_is_told(text: str, path: str) -> None:
-    """The other files are compared all the same."""
-    good = b'{"id": 1}\n'
-    old = side({path: text.encode(), "y.jsonl": good}, **keyed("id"))
-    new = side({path: text.encode() + b" ", "y.jsonl": good + b'{"id": 2}'}, **keyed("id"))
+def test_what_is_no_table_is_told(text: str, path: str, dialect: dict[str, Any]) -> None:
+    """It is a job's own mistake, which ends neither a pull nor the service; other files are compared all the same."""
+    good, said = b'{"id": 1}\n', {**keyed("id"), "dialect": dialect}
+    old = side({path: text.encode(), "y.jsonl": good}, **said)
+    new = side({path: text.encode() + b" ", "y.jsonl": good + b'{"id": 2}'}, **said)
     found = compare(old, new)
     table, other = found.tables
     assert (bool(table.problem), other.sum) == (True, Sum(added=1))
@@ -344,24 +336,20 @@ def test_the_command_compares_what_was_pulled_or_what_is_in_the_bucket(
     assert call("diff", "qotes", *where, environ=environ).exit_code == 2
 
 
-def test_a_hook_is_told_the_sum(nights: tuple[Bucket, list[str]], tmp_path: Path) -> None:
-    """Of the records that changed since the run before; the first run is a baseline, and no news."""
-    folder, _ = nights
+def test_a_pull_and_its_hook_say_what_changed(
+    nights: tuple[Bucket, list[str]], tmp_path: Path
+) -> None:
+    """Since the run before; the first run is a baseline, and no news.
+
+    A hook hears of each. Of several that come at once without one, the last alone is compared with what is there.
+    """
+    folder, runs = nights
     calls = tmp_path / "calls"
     pull_into(tmp_path / "home", folder, "--exec", f'echo "[$MAYFLY_CHANGES]" >> "{calls}"')
     assert calls.read_text().splitlines() == ["[]", "[+0, -0, 0 changed]", "[+1, -1, 1 changed]"]
-
-
-def test_a_pull_says_what_the_last_run_changed(
-    nights: tuple[Bucket, list[str]], tmp_path: Path
-) -> None:
-    """Of three that come at once, the last alone; what comes later is compared with what is there."""
-    folder, runs = nights
-    pulled = pull_into(tmp_path / "home", folder, "--run", runs[0])
-    assert [one["changes"] for one in pulled.document["installed"]] == [""]
-    pulled = pull_into(tmp_path / "home", folder)
-    said = [one["changes"] for one in pulled.document["installed"]]
-    assert said == ["", "+1, -1, 1 changed"]
+    for options, changes in (("--run", runs[0]), [""]), ((), ["", "+1, -1, 1 changed"]):
+        pulled = pull_into(tmp_path / "other", folder, *options)
+        assert [one["changes"] for one in pulled.document["installed"]] == changes
 
 
 @pytest.mark.parametrize("pulled", [True, False])

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.console import printable
-from agent.base.errors import ExitCode
 from agent.batch.fold import Arrived
 from agent.contract.ids import Batch as Id
 from consumer.model import Batch
@@ -19,13 +18,11 @@ from consumer.pull.report import (
     Delayed,
     Event,
     Failed,
-    Hooked,
     Installed,
     Note,
     Rejected,
     Report,
     lines_of,
-    report_json,
     summary_line,
 )
 from consumer.pull.state import MOST_REJECTED, State
@@ -67,12 +64,6 @@ def test_what_is_wanted(wish: Wish, expected: set[tuple[str, int]]) -> None:
     assert found == expected
 
 
-def test_what_is_wanted_is_in_the_order_of_the_batches() -> None:
-    """Whoever imports what comes meets yesterday before today."""
-    ats = [one.at for one in plan.wanted(reversed(NIGHTS), Wish())]
-    assert ats == sorted(ats)
-
-
 def item(run: str, job: str, batch: Id, status: str = "succeeded") -> Item:
     """What was installed."""
     return Item(job, run, batch, status, 1, 1)
@@ -103,23 +94,6 @@ def test_a_success_that_was_installed_first_stays() -> None:
     assert ("quotes", RUNS[2]) in {one.key for one in found}
 
 
-@pytest.mark.parametrize(
-    ("needed", "wish", "fetched"),
-    [
-        (None, Wish(), False),
-        (None, Wish(again=True), True),
-        (10, Wish(max_bytes=9), False),
-        (10, Wish(max_bytes=10), True),
-    ],
-)
-def test_what_was_rejected_waits(needed: int | None, wish: Wish, *, fetched: bool) -> None:
-    """For --again, or for a higher limit when it was too large."""
-    key = ("quotes", RUNS[0])
-    rejections = {key: Rejection(*key, ("p",), needed)}
-    found = plan.lacking(plan.wanted(NIGHTS, Wish()), {}, rejections, wish)
-    assert (key in {one.key for one in found}) is fetched
-
-
 IDS = st.lists(st.integers(0, 59).map(lambda n: f"20261122T0642{n:02d}Z-000000"), unique=True)
 
 
@@ -132,24 +106,6 @@ def test_keep_removes_only_what_is_old_and_free(
     gone = plan.to_remove(runs, keep, protected, NOW)
     assert set(gone) == set(runs) - set(sorted(runs)[-keep:]) - protected
     assert gone == sorted(gone)
-
-
-@pytest.mark.parametrize(
-    ("begun", "beside", "fetched"),
-    [
-        (None, [], [0, 1, 2]),
-        (None, RUNS[:3], [2]),
-        (NOW, RUNS[:3], [2]),
-        (NOW - 10 * DAY, RUNS[:3], [0, 1, 2]),
-    ],
-)
-def test_what_keep_would_remove_at_once_is_left_out(
-    begun: datetime | None, beside: list[str], fetched: list[int]
-) -> None:
-    """If it was there before the job was first pulled; what came later is for the hook."""
-    results = plan.wanted(NIGHTS, Wish(jobs=frozenset({"quotes"})))
-    found = plan.worth_keeping(results, {"quotes": begun}, {"quotes": beside}, 1, NOW)
-    assert [RUNS.index(one.run) for one in found] == fetched
 
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=12))
@@ -216,34 +172,6 @@ def test_memory_survives_and_tells_what_it_was_told(tmp_path: Path) -> None:
         state.settle([], [one.key])
         assert state.items_of("quotes") == {}
         assert state.begun("quotes") is None
-
-
-@pytest.mark.parametrize(
-    ("events", "unreachable", "code"),
-    [
-        ((), "", ExitCode.DONE),
-        ((Note("n"),), "", ExitCode.DONE),
-        ((Hooked("r", "j"),), "", ExitCode.DONE),
-        ((Hooked("r", "j", "exit code 1"),), "", ExitCode.PARTIAL),
-        ((Failed("r", "j", "page_changed"),), "", ExitCode.PARTIAL),
-        ((Rejected("r", None, ("p",)),), "", ExitCode.PARTIAL),
-        ((Delayed("r", "j", "full"),), "", ExitCode.PARTIAL),
-        (
-            (Delayed("r", "j", "gone", store=True), Rejected("r", "j", ())),
-            "",
-            ExitCode.NOT_DELIVERED,
-        ),
-        ((), "gone", ExitCode.NOT_DELIVERED),
-    ],
-)
-def test_the_exit_code_says_the_worst(
-    events: tuple[Event, ...], unreachable: str, code: ExitCode
-) -> None:
-    """One report, one exit code, and it is in the document, too."""
-    report = Report(events, unreachable)
-    assert report.exit_code == code
-    assert report_json(report, "b", "d")["exit_code"] == code
-    assert summary_line(report)
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,6 @@ def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
     assert again.expected(NOW, 10) == [pointer.entry.batch]
 
 
-def test_a_history_in_memory_is_the_same(tmp_path: Path) -> None:
-    """For a command that has no file."""
-    assert filled(None).history() == filled(tmp_path / "history").history()
-
-
 def test_what_arrived_first_stays() -> None:
     """A store that later says something else of an object changes nothing; one that could not be read is read again."""
     store = Store.open(None, "x", NOW)
@@ -93,16 +88,6 @@ def test_a_window_has_what_is_for_it_and_what_is_open() -> None:
     assert store.due(deadline + timedelta(minutes=6)) == [open_run[0].key.batch]
 
 
-def test_a_run_whose_files_are_gone_is_expired() -> None:
-    """What became of it is still known."""
-    store = filled(None, 1)
-    (batch,) = store.history().batches
-    store.expire(batch.id, batch.runs[0].id)
-    (batch,) = store.history().batches
-    assert batch.status(batch.runs[0]) is RunStatus.EXPIRED
-    assert [job.status.value for job in batch.runs[0].jobs]
-
-
 def test_another_program_s_database_is_never_touched(tmp_path: Path) -> None:
     """Nor a file that is none."""
     path = tmp_path / "other.sqlite"
@@ -116,20 +101,6 @@ def test_another_program_s_database_is_never_touched(tmp_path: Path) -> None:
         assert error.value.remedy
         assert path.read_bytes() == content
         assert [one.name for one in tmp_path.iterdir()] == ["other.sqlite"]
-
-
-def test_the_history_of_another_bucket_is_left_alone(tmp_path: Path) -> None:
-    """And of a newer program."""
-    path = tmp_path / "history"
-    filled(path).close()
-    with pytest.raises(HistoryError, match="is about s3://bucket"):
-        Store.open(path, "s3://other", NOW)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(HistoryError, match="newer"):
-        Store.open(path, "s3://bucket", NOW)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM batch").fetchone() == (3,)
 
 
 @pytest.mark.parametrize("damage", ["middle", "cut", "table"])
@@ -230,15 +201,20 @@ def test_a_process_that_dies_between_reading_and_folding_looks_again(tmp_path: P
     assert again.history().missing == 0
 
 
+def with_part(one: Arrived) -> tuple[Arrived, Object]:
+    """Return an entry that commits a part of its run's log, and that part."""
+    assert isinstance(one.entry, Entry)
+    part = Object(key=LogKey(one.key.run, 0).text, bytes=1, sha256="0" * 64)
+    return replace(one, entry=one.entry.model_copy(update={"log": (part,)})), part
+
+
 def test_what_another_process_read_is_news_as_well(tmp_path: Path) -> None:
     """`mayfly status` may have looked first: who pulls, or prints logs, would never hear of it from own polls."""
     path = tmp_path / "history"
     service, status = filled(path), Store.open(path, "s3://bucket", NOW)
     assert service.news() == set(), "who asks begins with all"
-    began, *_ = attempt(tokyo("22 02:00"), JOBS)
-    part = Object(key=LogKey(began.key.run, 0).text, bytes=1, sha256="0" * 64)
-    assert isinstance(began.entry, Entry)
-    status.add([replace(began, entry=began.entry.model_copy(update={"log": (part,)}))])
+    began, part = with_part(attempt(tokyo("22 02:00"), JOBS)[0])
+    status.add([began])
     status.looked(began.key.batch, NOW)
     assert service.news() == {began.key.batch}
     status.looked(began.key.batch, NOW + timedelta(seconds=1))
@@ -253,12 +229,10 @@ def test_what_another_process_read_is_news_as_well(tmp_path: Path) -> None:
 def test_a_log_part_of_an_entry_that_had_been_cut_short_is_new(tmp_path: Path) -> None:
     """The entry was read before, and said nothing."""
     store = Store.open(tmp_path / "history", "x", NOW)
-    began, *_ = attempt(tokyo("18 02:00"))
-    assert isinstance(began.entry, Entry)
-    part = Object(key=LogKey(began.key.run, 0).text, bytes=1, sha256="0" * 64)
+    began, part = with_part(attempt(tokyo("18 02:00"))[0])
     store.add([Arrived(began.key, began.at, Invalid("cut short"))])
     assert store.new_log_parts(tokyo("17 02:00")) == []
-    store.add([replace(began, entry=began.entry.model_copy(update={"log": (part,)}))])
+    store.add([began])
     assert [one for _, one in store.new_log_parts(tokyo("17 02:00"))] == [part]
 
 
@@ -266,32 +240,31 @@ def test_what_is_left_alone_is_not_even_written(tmp_path: Path) -> None:
     """Whatever the tables of a newer program are, and in whichever form it keeps batches."""
     path = tmp_path / "history"
     filled(path).close()
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE about SET value = 'another' WHERE name = 'folded'")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    before = path.read_bytes()
-    with pytest.raises(HistoryError, match="is about s3://bucket"):
-        Store.open(path, "s3://other", NOW)
-    assert path.read_bytes() == before
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-        connection.execute("DROP TABLE expired")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    before = path.read_bytes()
-    with pytest.raises(HistoryError, match="newer"):
-        Store.open(path, "s3://bucket", NOW)
-    assert path.read_bytes() == before
+    form = "UPDATE about SET value = 'another' WHERE name = 'folded'"
+    version = f"PRAGMA user_version = {len(MIGRATIONS) + 1}"
+    for statements, bucket, reason in (
+        ([form], "s3://other", "is about s3://bucket"),
+        ([version, "DROP TABLE expired"], "s3://bucket", "newer"),
+    ):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for statement in (*statements, "PRAGMA wal_checkpoint(TRUNCATE)"):
+                connection.execute(statement)
+        before = path.read_bytes()
+        with pytest.raises(HistoryError, match=reason):
+            Store.open(path, bucket, NOW)
+        assert path.read_bytes() == before
     assert not [*tmp_path.glob("*damaged*")]
 
 
-def test_a_batch_is_folded_anew_once(tmp_path: Path) -> None:
-    """After an update, or when files have expired, and not again by each command; jobs do without packages."""
+def test_a_batch_whose_files_have_expired_is_folded_anew_once(tmp_path: Path) -> None:
+    """And not again by each command; what became of its jobs is still known, also without packages."""
     path = tmp_path / "history"
     store = filled(path)
     batch = store.history().batches[0]
     store.expire(batch.id, batch.runs[0].id)
     plain = store.history(packages=False).batches[0]
-    assert plain.runs[0].expired
+    assert plain.status(plain.runs[0]) is RunStatus.EXPIRED
+    assert len(plain.runs[0].jobs) == len(JOBS)
     assert not any(job.package for job in plain.runs[0].jobs)
     store.close()
     with closing(sqlite3.connect(path)) as connection:

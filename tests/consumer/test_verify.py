@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.errors import UsageError
 from agent.contract.ids import Batch
 from agent.contract.layout import JobKey, LogKey, ManifestKey, run_prefix
 from consumer.verify import Report, verify_run
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
-from tests.consumer.forging import Document, amend_entry, commit, rewrite
+from tests.consumer.forging import Document, amend_entry, rewrite
 from tests.consumer.pulling import JOBS, NIGHTS, leave, pull_into
 from tests.parts.command import call
 
@@ -34,16 +33,12 @@ async def check(bucket: Bucket, run: str, job: str | None = None) -> Report:
     return await verify_run(bucket.reader(), run, NOW, job)
 
 
-async def test_a_run_as_the_agent_left_it_is_fine(bucket: Bucket) -> None:
-    """All that its entries, its manifest and its packages name is found and read."""
-    report = await check(bucket, leave(bucket))
+async def test_every_kind_of_difference_is_found_at_once(bucket: Bucket) -> None:
+    """A run is fine as the agent left it; what is missing, grown or changed is a problem, and the rest is counted."""
+    run = leave(bucket)
+    report = await check(bucket, run)
     assert (found(report), report.status, report.files) == ([], "succeeded", ALL)
     assert report.unnamed == 0
-
-
-async def test_every_kind_of_difference_is_found_at_once(bucket: Bucket) -> None:
-    """A missing, a grown, a changed file and a changed package are problems, and the rest is still counted."""
-    run = leave(bucket)
     quotes = [JobKey(run, "quotes", f"files/{name}").text for name in JOBS["quotes"]]
     bucket.objects.delete(quotes[0])
     bucket.objects.put(quotes[1], b"A,b\n1,2\n")
@@ -53,9 +48,12 @@ async def test_every_kind_of_difference_is_found_at_once(bucket: Bucket) -> None
     notes = JobKey(run, "notes").text
     bucket.objects.put(notes, bucket.objects.get(notes).replace(b"\n ", b"\n\t"))
     report = await check(bucket, run)
-    assert found(report) == [
+    of_notes = [
         ("hash", "jobs/notes/datapackage.json"),
         ("package", "jobs/notes/datapackage.json"),
+    ]
+    assert found(report) == [
+        *of_notes,
         ("size", "jobs/quotes/files/empty"),
         ("missing", "jobs/quotes/files/page 1.json"),
         ("hash", "jobs/quotes/files/ページ/2.csv"),
@@ -63,16 +61,11 @@ async def test_every_kind_of_difference_is_found_at_once(bucket: Bucket) -> None
     ]
     # Nobody names what only a package that cannot be used has named, and the stranger.
     assert report.unnamed == 3
-
-
-async def test_one_job_is_checked_by_itself(bucket: Bucket) -> None:
-    """What is wrong with another job does not matter."""
-    run = leave(bucket)
-    bucket.objects.delete(JobKey(run, "notes", "files/\U0001f98b.md").text)
-    assert found(await check(bucket, run, "quotes")) == []
-    assert found(await check(bucket, run, "notes")) == [
-        ("missing", "jobs/notes/files/\U0001f98b.md")
-    ]
+    assert found(await check(bucket, run, "notes")) == of_notes, "what is wrong with another job"
+    for key in bucket.objects.keys(run_prefix(run)):
+        bucket.objects.delete(key)
+    report = await check(bucket, run)
+    assert (report.status, found(report)) == ("expired", [("run", "")])
 
 
 async def test_a_state_is_named_as_well(bucket: Bucket) -> None:
@@ -114,15 +107,6 @@ async def test_a_run_that_did_not_close_says_so(
     assert (report.files > 0) is (until != "began")
 
 
-async def test_a_run_that_expired_says_so(bucket: Bucket) -> None:
-    """A lifecycle rule has removed its files, and nothing else is wrong."""
-    run = leave(bucket)
-    for key in bucket.objects.keys(run_prefix(run)):
-        bucket.objects.delete(key)
-    report = await check(bucket, run)
-    assert (report.status, found(report)) == ("expired", [("run", "")])
-
-
 async def test_a_run_that_stood_back_has_nothing_to_check(folder: Bucket) -> None:
     """It named nothing but itself."""
     writer = RunWriter(folder.objects, NIGHTS[0], Batch.of_slot("main", NIGHTS[0]))
@@ -130,16 +114,6 @@ async def test_a_run_that_stood_back_has_nothing_to_check(folder: Bucket) -> Non
     writer.append(stood_back={"reason": "it has the batch", "run": writer.run})
     report = await check(folder, writer.run)
     assert (report.status, found(report)) == ("stood_back", [])
-
-
-@pytest.mark.parametrize("run", ["20269999T999999Z-000000", "00000101T000000Z-ffffff"])
-async def test_a_run_that_never_was(folder: Bucket, run: str) -> None:
-    """Impossible ids are not looked up, and possible ones are looked for in vain."""
-    leave(folder)
-    with pytest.raises(UsageError, match="no run"):
-        await check(folder, "20261122T064205Z-3f9a1c")
-    result = call("verify", run, environ=folder.environ)
-    assert (result.exit_code, run in result.stderr) == (2, True)
 
 
 async def test_entry_and_package_must_tell_the_same_story(folder: Bucket) -> None:
@@ -175,16 +149,6 @@ async def test_an_entry_that_is_garbage_leaves_the_others_to_check(folder: Bucke
     assert report.files == ALL - 2  # nobody names the manifest now, and what it names
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"not json", b"[]", b'{"resources": []}', b"\xff\xfe", b"null"]
-)
-async def test_a_package_that_is_none_is_a_problem_not_a_crash(folder: Bucket, text: bytes) -> None:
-    """Whatever stands where the package should be, the answer is a report."""
-    run = leave(folder)
-    commit(folder, run, text)
-    assert {kind for kind, _ in found(await check(folder, run, "quotes"))} == {"package"}
-
-
 async def test_memory_does_not_grow_with_the_size_of_files(folder: Bucket) -> None:
     """Hashing sixteen files of 8 MB holds a few mebibytes of them at a time."""
     run = leave(folder, jobs={"big": {str(number): bytes(8_000_000) for number in range(16)}})
@@ -211,24 +175,29 @@ def test_the_exit_code_says_whether_all_is_there(folder: Bucket) -> None:
     assert (wrong.exit_code, wrong.stdout.split()[:2]) == (3, ["missing", ManifestKey(run).text])
     assert call("verify", run, "quotes", environ=folder.environ).exit_code == 0
     assert call("verify", run, "qotes", environ=folder.environ).exit_code == 2
-    assert call("verify", "nothing like that", environ=folder.environ).exit_code == 2
+    for never in ("20269999T999999Z-000000", "00000101T000000Z-ffffff", "nothing like that"):
+        wrong = call("verify", never, environ=folder.environ)
+        assert (wrong.exit_code, never in wrong.stderr) == (2, True)
 
 
-@pytest.fixture
-def home(folder: Bucket, tmp_path: Path) -> Path:
-    """A folder into which two runs were pulled."""
-    leave(folder, NIGHTS[0])
-    leave(folder, NIGHTS[1])
-    pull_into(tmp_path / "home", folder)
-    return tmp_path / "home"
-
-
-def test_a_pulled_package_is_verified_in_its_folder(home: Path) -> None:
-    """It needs no bucket; what a person adds to it is extra, what is changed or gone is told."""
+def test_what_was_pulled_is_verified_in_its_folder(folder: Bucket, tmp_path: Path) -> None:
+    """A package, or all below DEST, without a bucket; what is added to it is extra, what is changed or gone is told."""
+    home = tmp_path / "home"
+    for night in NIGHTS[:2]:
+        run = leave(folder, night)
+    pull_into(home, folder)
     package = home / "quotes" / "latest"
-    for name in (str(package), str(package / "datapackage.json"), package.resolve().as_uri()):
-        fine = call("verify", name)
-        assert (fine.exit_code, "fine; 6 files" in fine.stdout) == (0, True)
+    fine = {str(home): "4 packages"} | dict.fromkeys(
+        (str(package), str(package / "datapackage.json"), package.resolve().as_uri()),
+        "fine; 6 files",
+    )
+    for name, says in fine.items():
+        result = call("verify", name)
+        assert (result.exit_code, says in result.stdout) == (0, True), name
+    (victim,) = (home / "notes" / "latest" / "files").iterdir()
+    victim.write_bytes(b"# MAYFLY")
+    wrong = call("verify", str(home))
+    assert (wrong.exit_code, f"notes/{run}/files/" in wrong.stdout) == (3, True)
     (package / "files" / "my notes.txt").write_text("mine")
     (package / "files" / "empty").write_text("!")
     (package / "files" / "page 1.json").write_text('{"price": 2}\n')
@@ -237,17 +206,6 @@ def test_a_pulled_package_is_verified_in_its_folder(home: Path) -> None:
     assert wrong.exit_code == 3
     rows = [line.split(maxsplit=1)[0] for line in wrong.stdout.splitlines()[:-1]]
     assert sorted(rows) == ["extra", "hash", "missing", "size"]
-
-
-def test_all_that_was_pulled_is_verified_at_once(home: Path) -> None:
-    """Every package below DEST, each problem with the folder in which it is."""
-    fine = call("verify", str(home))
-    assert (fine.exit_code, "4 packages" in fine.stdout) == (0, True)
-    (victim,) = (home / "notes" / "latest" / "files").iterdir()
-    victim.write_bytes(b"# MAYFLY")
-    run = (home / "notes" / "latest").readlink()
-    wrong = call("verify", str(home))
-    assert (wrong.exit_code, f"notes/{run}/files/" in wrong.stdout) == (3, True)
 
 
 @pytest.mark.parametrize(
