@@ -76,7 +76,9 @@ SHARD_POINTS: tuple[Point, ...] = (
     *_at("batch begun", "batch.session", "BatchSession.begin", "enter", "leave"),
     *_at("batch settled", "batch.session", "BatchSession.settle", "enter", "leave"),
     *_at("jobs of a shard appended", "delivery.committer", "Committer._append", "enter", "leave"),
-    *_at("shard's manifest sealed", "delivery.closing", "Closer._seal", "enter", "leave"),
+    *_at(
+        "shard's manifest sealed", "delivery.closing", "Closer._seal", "enter", "leave"
+    ),
     *_at("shard's run discarded", "delivery.spool", "SpooledRun.discard", "enter", "leave"),
 )
 """What a run that is a shard does besides, and the steps around it."""
