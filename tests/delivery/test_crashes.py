@@ -47,7 +47,7 @@ POINTS = [
     *_at("batch.log", "LogWriter.prove", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.commit", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.cut_part", *BOTH, times=[1, 2, 3]),
-    *_at("delivery.closing", "Closer._seal", *BOTH, times=[1]),
+    *_at("delivery.delivery", "Delivery._seal_manifest", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.seal_end", *BOTH),
     *_at("delivery.spool", "SpooledRun.discard", *BOTH, times=[1]),
     *_at("base.durable", "sync_file_system", *BOTH, times=[1, 2, 3, 4]),
@@ -60,7 +60,7 @@ IN_RECOVERY = [
     *_at("batch.log", "LogWriter._put", *BOTH),
     *_at("batch.log", "LogWriter.prove", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.commit", *BOTH, times=[1]),
-    *_at("delivery.closing", "Closer._seal", *BOTH, times=[1]),
+    *_at("delivery.delivery", "Delivery._seal_manifest", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.seal_end", *BOTH),
     *_at("delivery.spool", "SpooledRun.discard", *BOTH, times=[1]),
 ]
