@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -207,32 +207,6 @@ class Bucket:
                     await obstore.delete_async(self._store, list(keys))
                 except FileNotFoundError:
                     return
-
-
-class Hashing:
-    """Reads a file in pieces and hashes them, so that the hash is that of the bytes that were sent.
-
-    Attributes:
-        count: Bytes read so far.
-    """
-
-    def __init__(self, stream: IO[bytes], digest: Any, *, limit: int) -> None:
-        """Read `limit` bytes at most: somebody may append to the file faster than it is sent."""
-        self._stream = stream
-        self._digest = digest
-        self._limit = limit
-        self.count = 0
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        chunk = self._stream.read(min(PIECE_BYTES, self._limit - self.count))
-        if not chunk:
-            raise StopIteration
-        self._digest.update(chunk)
-        self.count += len(chunk)
-        return chunk
 
 
 async def _abort(writer: "obstore.AsyncWritableFile", error: BaseException) -> None:

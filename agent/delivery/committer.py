@@ -8,7 +8,6 @@ is read before the run closes, and after some entries.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from time import monotonic
 
 from agent.base.errors import StoreError, StoreRefused
@@ -50,21 +49,11 @@ LARGE = 256 * 1024
 """Bytes of a plan, or of an end, that has no results beside it: they fill half of an entry."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """What is in entries that were not found in the batch's log yet.
-
-    Attributes:
-        jobs: Names of jobs.
-        parts: Parts of the run's log.
-    """
-
-    jobs: list[str] = field(default_factory=list)
-    parts: list[Object] = field(default_factory=list)
-
-
 class Committer:
     """Commits the jobs of one run.
+
+    Its methods raise `StoreError` when the bucket fails: then the entries wait, and may be in the log nevertheless; and
+    `OSError` when the disk refuses.
 
     Attributes:
         broken: The unexpected exception of each job that is damaged or met a defect; such a job is not tried again.
@@ -89,7 +78,9 @@ class Committer:
         self._planned: Planned | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ready: dict[str, Ended] = {}
-        self._waiting = _Waiting()
+        # In entries that were not found in the batch's log yet.
+        self._queued_jobs: list[str] = []
+        self._queued_parts: list[Object] = []
         self._appended: list[str] = []
         self._refusal: OSError | None = None
         self.broken: dict[str, Exception] = {}
@@ -106,23 +97,14 @@ class Committer:
         self._writer.set_result(writer)
 
     async def begin(self, writer: LogWriter, batch: Batch, began: Began) -> None:
-        """Announce the run; nothing of it is in the bucket before that.
-
-        Raises:
-            StoreError: The bucket failed; the announcement waits in the writer, and everything behind it.
-            OSError: The disk refused.
-        """
+        """Announce the run; nothing of it is in the bucket before that."""
         await asyncio.to_thread(self._run.begin, batch, began)
         self._writer.set_result(writer)
         self._last_began = monotonic()
         await writer.append(began=began)
 
     async def plan(self, planned: Planned) -> None:
-        """Tell what the run is going to do, with the next commit.
-
-        Raises:
-            OSError: The disk refused.
-        """
+        """Tell what the run is going to do, with the next commit."""
         await asyncio.to_thread(self._run.plan, planned)
         self._planned = planned
         asyncio.get_running_loop().call_later(PLAN_SECONDS, self._tell_plan)
@@ -134,12 +116,7 @@ class Committer:
     async def ended(self, finished: Finished, *, hold: bool = False) -> None:
         """Accept a job that ended: it is durable in the spool when this returns, and in the bucket soon after.
 
-        Args:
-            finished: The job. One that is held may end once more, after a rerun.
-            hold: Whether it waits for `release`.
-
-        Raises:
-            OSError: The disk refused.
+        One that is held waits for `release`, and may end once more, after a rerun.
         """
         name = finished.job.name
         earlier = await asyncio.to_thread(self._run.ended, name)
@@ -153,20 +130,12 @@ class Committer:
             self._prepare(name)
 
     async def release(self) -> None:
-        """Commit what was held.
-
-        Raises:
-            OSError: The disk refused.
-        """
+        """Commit what was held."""
         await asyncio.to_thread(self._run.release)
         await self.prepare_all()
 
     async def prepare_all(self) -> None:
-        """Prepare every job that ended, is not held and is not committed.
-
-        Raises:
-            OSError: The disk refused.
-        """
+        """Prepare every job that ended, is not held and is not committed."""
         for job in await self._in_no_entry():
             if not job.held:
                 self._prepare(job.name)
@@ -197,10 +166,6 @@ class Committer:
         Args:
             closed: How the run ended; then this is the last entry.
             last: Whether the run's end follows: it has the plan and the rest of the log.
-
-        Raises:
-            StoreError: The bucket failed; the entries wait, and may be in the log nevertheless.
-            OSError: The disk refused.
         """
         async with self._turn:
             self._last_began = monotonic()
@@ -231,12 +196,7 @@ class Committer:
             self._troubles.pop("", None)
 
     async def prove(self) -> None:
-        """Check that the batch's log has everything that was appended.
-
-        Raises:
-            StoreError: The bucket failed, or does not hold what it accepts.
-            OSError: The disk refused.
-        """
+        """Check that the batch's log has everything that was appended."""
         async with self._turn:
             await self._settle(await asyncio.shield(self._writer))
 
@@ -245,13 +205,8 @@ class Committer:
     ) -> list[str]:
         """Commit everything that ended, as far as the time allows, and return the jobs for which it did not.
 
-        Args:
-            seconds: The time.
-            hurried: Whether the time may be too short: then the smallest jobs and files go first.
-            keeps_disk: Whether a later run can send the rest; else a job is committed with what was sent of it.
-
-        Raises:
-            OSError: The disk refused.
+        When it is hurried, the smallest jobs and files go first; without a disk that is kept, a job is committed with
+        what was sent of it.
         """
         self._ending.set()
         try:
@@ -278,9 +233,9 @@ class Committer:
         return [job.name for job in await self._in_no_entry()]
 
     async def _in_no_entry(self) -> list[SpooledJob]:
-        queued = {*self._waiting.jobs}
+        queued = {*self._queued_jobs}
         jobs = await asyncio.to_thread(self._run.jobs)
-        queued |= {*self._waiting.jobs}  # a commit may have begun, or ended, meanwhile
+        queued |= {*self._queued_jobs}  # a commit may have begun, or ended, meanwhile
         return [job for job in jobs if job.stage is not Stage.COMMITTED and job.name not in queued]
 
     async def _append(
@@ -292,14 +247,14 @@ class Committer:
         closed: Closed | None = None,
     ) -> None:
         """Append an entry, with those of the parts of the run's log that are in none yet."""
-        queued = {part.key for part in self._waiting.parts}
+        queued = {part.key for part in self._queued_parts}
         log = [part for part in parts if part.key not in queued][:MOST_PARTS]
         writer.add(began=self._began, planned=self._planned, jobs=jobs, log=log, closed=closed)
         # From here on the log writer has it, whatever becomes of the put.
         self._began = self._planned = None
         new = [job.name for job in jobs if self._ready.pop(job.name, None)]
-        self._waiting.jobs += new
-        self._waiting.parts += log
+        self._queued_jobs += new
+        self._queued_parts += log
         self._appended += new
         await writer.flush()
         self._tell()
@@ -312,7 +267,7 @@ class Committer:
 
     async def _once_more(self) -> tuple[Ended, ...]:
         """Return what the last entry repeats for readers that look back: all results, or none."""
-        queued = set(self._waiting.jobs)
+        queued = set(self._queued_jobs)
         told = [
             job.entry
             for job in await asyncio.to_thread(self._run.jobs)
@@ -324,13 +279,13 @@ class Committer:
     async def _settle(self, writer: LogWriter) -> None:
         """Check that everything that was appended is in the batch's log, and note in the spool that it is."""
         await writer.prove()
-        await asyncio.to_thread(self._run.commit, self._waiting.jobs)
-        await self._parts.told(self._waiting.parts)
+        await asyncio.to_thread(self._run.commit, self._queued_jobs)
+        await self._parts.told(self._queued_parts)
         # Not earlier: what is in no entry is prepared again, or counts as lost.
-        self._waiting = _Waiting()
+        self._queued_jobs, self._queued_parts = [], []
 
     def _prepare(self, name: str, *, smallest_first: bool = False) -> None:
-        if {name} & {*self._tasks, *self._ready, *self._waiting.jobs, *self.broken}:
+        if {name} & {*self._tasks, *self._ready, *self._queued_jobs, *self.broken}:
             return
         task = asyncio.create_task(self._keep_preparing(name, smallest_first=smallest_first))
         self._tasks[name] = task
@@ -403,14 +358,15 @@ class Committer:
         writer = await asyncio.shield(self._writer)
         while self._ready or writer.pending or not failures:
             try:
-                return await self.commit(last=True)
+                await self.commit(last=True)
             except StoreError as error:
                 self._postponed("commit.postponed", error)
                 if self._gives_up(error):
-                    return None
+                    return
                 await self._pause_after(failures)
                 failures += 1
-        return None
+            else:
+                return
 
     async def _commit_what_is_left(self, *, keeps_disk: bool) -> None:
         try:

@@ -6,7 +6,6 @@ files were sent, and a row that is lost costs one more upload.
 
 import asyncio
 import errno
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import RLock
@@ -119,11 +119,7 @@ class Database:
         self._lock = RLock()
 
     def create(self) -> None:
-        """Create the file, which is durable when this returns.
-
-        Raises:
-            OSError: The disk refuses.
-        """
+        """Create the file, which is durable when this returns."""
         with self._lock:
             try:
                 self._open = self._connect("rwc")
@@ -185,7 +181,8 @@ class Database:
 
     def noted(self, name: str) -> str | None:
         """Return what the run says of itself under a name."""
-        return next((value for (value,) in self.rows(_NOTED, name)), None)
+        rows = self.rows("SELECT value FROM note WHERE name = ?", name)
+        return rows[0][0] if rows else None
 
     def keep(self, name: str, pieces: Iterable[bytes]) -> Digest:
         """Store a document, in place of an earlier one of that name; the next durable change makes it durable."""
@@ -211,10 +208,12 @@ class Database:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Yield a document."""
-        number = 0
-        while rows := self.rows(_CHUNK_OF, name, number):
+        query = "SELECT chunk FROM document WHERE name = ? AND number = ?"
+        for number in count():
+            rows = self.rows(query, name, number)
+            if not rows:
+                return
             yield rows[0][0]
-            number += 1
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
@@ -246,11 +245,6 @@ class Database:
         return OSError(errno.EIO, str(error), str(self.path))
 
 
-def among(values: Sequence[str]) -> str:
-    """Return texts as the one parameter of `IN (SELECT value FROM json_each(?))`."""
-    return json.dumps(values)
-
-
 def _in_chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
     held: list[bytes] = []
     size = 0
@@ -262,7 +256,3 @@ def _in_chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
             held, size = [], 0
     if held:
         yield b"".join(held)
-
-
-_NOTED = "SELECT value FROM note WHERE name = ?"
-_CHUNK_OF = "SELECT chunk FROM document WHERE name = ? AND number = ?"

@@ -29,6 +29,7 @@ class LogParts:
     """Cuts the log at ends of lines and puts the parts. What the log holds has no secrets any more.
 
     A part is written down before it is put: whoever goes on puts the same bytes under its key, or takes the next.
+    Its methods raise `StoreError` when the bucket fails, and `OSError` when the disk refuses.
     """
 
     def __init__(
@@ -67,22 +68,12 @@ class LogParts:
                 self._log.warning("log.postponed", reason=str(error))
 
     async def put(self) -> None:
-        """Put what is new in the log; nothing more after `put_last`, or once the run's end is sealed.
-
-        Raises:
-            StoreError: The bucket failed; it is tried again with the next part.
-            OSError: The disk refused.
-        """
+        """Put what is new in the log; nothing more after `put_last`, or once the run's end is sealed."""
         async with self._turn:
             await self._put()
 
     async def put_last(self) -> list[Object]:
-        """Put the rest of the log, and nothing that comes after it, and return all parts that are in the bucket.
-
-        Raises:
-            StoreError: The bucket failed.
-            OSError: The disk refused.
-        """
+        """Put the rest of the log, and nothing that comes after it, and return all parts that are in the bucket."""
         async with self._turn:
             await self._put()
             self._over = True
@@ -151,8 +142,7 @@ class LogParts:
             return b""
 
     async def _note(self, part: LogPart, stage: int) -> None:
-        noted = LogPart(part.number, part.start, part.stop, part.sha256, stage)
-        await fenced(self._run.cut_part, noted)
+        await fenced(self._run.cut_part, part._replace(stage=stage))
 
     def _key(self, part: LogPart) -> str:
         return LogKey(self._run.run, part.number).text

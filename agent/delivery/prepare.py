@@ -6,11 +6,13 @@ bucket has all of it. A kill at any point costs nothing: the same run, or a late
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 
 from agent.base.errors import StoreError
@@ -67,7 +69,11 @@ class _Left:
 
 
 class Preparer:
-    """Prepares the jobs of one run."""
+    """Prepares the jobs of one run.
+
+    Its methods raise `StoreError` when the bucket fails, or twice does not hold what it accepted, and `OSError` when
+    the disk refuses.
+    """
 
     def __init__(
         self, run: SpooledRun, uploader: Uploader, bucket: "asyncio.Future[Bucket]", log: Log
@@ -80,13 +86,7 @@ class Preparer:
     async def prepare(self, name: str, *, smallest_first: bool = False) -> Ended:
         """Bring a job that ended into the bucket, and return its entry for the batch's log.
 
-        Args:
-            name: The job.
-            smallest_first: Whether its smallest files are sent first, as when there may not be time for all.
-
-        Raises:
-            StoreError: The bucket failed, or twice did not hold what it accepted.
-            OSError: The disk refused.
+        Its smallest files go first where there may not be time for all.
         """
         for last in (False, True):
             job = await fenced(self._job, name)
@@ -104,17 +104,13 @@ class Preparer:
         raise AssertionError("the last round returns or raises")
 
     async def prepare_partly(self, name: str) -> Ended:
-        """Prepare a job without sending any more of its files: its machine, and its disk, are about to be gone.
-
-        Raises:
-            StoreError: The bucket failed.
-            OSError: The disk refused.
-        """
+        """Prepare a job without sending any more of its files: its machine, and its disk, are about to be gone."""
         job, sent = await fenced(self._job, name), self._run.sent
         entry = job.entry
         if entry is None:
             await self._uploader.send([])  # notes what was sent last
-            left = await fenced(self._expect, job)
+            left = _Left()
+            await fenced(deque, self._expected(job, left), 0)  # of each page, nothing is kept
             await fenced(sent.forget, name, await self._differences(name))
             await self._give_reason(job)
             entry = await fenced(self._seal_now, job, left)
@@ -155,26 +151,24 @@ class Preparer:
 
     async def _send(self, job: SpooledJob, *, smallest_first: bool) -> _Left:
         """Send what the bucket lacks of a job, and return what it left."""
-        left, sent = _Left(), self._run.sent
-        await fenced(sent.expect_nothing, job.name)
-        pages: Iterator[list[OutboxFile]] = map(sent.expect, self._files_of(job, left))
+        left = _Left()
+        pages = self._expected(job, left)
         if smallest_first:
             waiting = await fenced(lambda: list(chain.from_iterable(pages)))
-            pages = iter([sorted(waiting, key=_size)])
+            pages = iter([sorted(waiting, key=attrgetter("size"))])
         unreadable = await self._uploader.send(pages)
-        await fenced(sent.drop, job.name, [file.path for file in unreadable])
+        await fenced(self._run.sent.drop, job.name, [file.path for file in unreadable])
         for file, reason in unreadable.items():
             if reason:  # else it is gone
                 scan = left.results if file.role is Role.RESULT else left.others
                 scan.refuse(file.name, reason)
         return left
 
-    def _expect(self, job: SpooledJob) -> _Left:
-        left, sent = _Left(), self._run.sent
-        sent.expect_nothing(job.name)
+    def _expected(self, job: SpooledJob, left: _Left) -> Iterator[list[OutboxFile]]:
+        """Let the package name what a job left, and yield what the bucket lacks of it, some at a time."""
+        self._run.sent.expect_nothing(job.name)
         for some in self._files_of(job, left):
-            sent.expect(some)
-        return left
+            yield self._run.sent.expect(some)
 
     def _files_of(self, job: SpooledJob, left: _Left) -> Iterator[list[OutboxFile]]:
         """Yield everything that a job left, some at a time: its results, what it printed, what explains a failure."""
@@ -209,11 +203,8 @@ class Preparer:
     async def _differences(self, name: str, package: Object | None = None) -> list[str]:
         """Compare a job with a listing: return the paths that are missing or have another size, delete what is surplus.
 
-        Surplus are early uploads: of a failed attempt, or of a file that the job has renamed or removed since.
-
-        Args:
-            name: The job.
-            package: Its package, once it was put.
+        Surplus are early uploads: of a failed attempt, or of a file that the job has renamed or removed since. The
+        package is compared as well, once it was put.
         """
         bucket, sent = await asyncio.shield(self._bucket), self._run.sent
         prefix = job_prefix(self._run.run, name)
@@ -424,7 +415,3 @@ def _object(key: str, path: Path) -> Object:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return Object(key=key, bytes=stream.tell(), sha256=digest)
-
-
-def _size(file: OutboxFile) -> int:
-    return file.size

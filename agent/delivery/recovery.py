@@ -57,13 +57,7 @@ async def deliver_pending(
     done = 0
     for run in runs:
         bound = log.bind(of=run.run)
-        delivery = Delivery(
-            run,
-            bucket,
-            concurrency=concurrency,
-            redactor=redactor,
-            log=bound,
-        )
+        delivery = Delivery(run, bucket, concurrency=concurrency, redactor=redactor, log=bound)
         try:
             await _finish(run, delivery, await asyncio.shield(bucket), finder, bound)
         except _FAILURES as error:

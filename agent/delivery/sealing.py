@@ -1,4 +1,4 @@
-"""What a job's package and its entry say, once its output is known. Decisions only.
+"""What packages and entries say of a job whose output is known, and of a run that closes. Decisions only.
 
 A successful job of which some files were refused stays a success, so that the others come home; it is incomplete, and
 its run is partial, so that a person looks. One of which all files were refused is empty.
@@ -6,9 +6,11 @@ its run is partial, so that a person looks. One of which all files were refused 
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from operator import attrgetter
 
-from agent.contract.entries import MOST_OUTPUTS, Ended, Object, Output
-from agent.contract.package import Attempt, JobRecord, RefusedFile
+from agent.contract.entries import MOST_OUTPUTS, MOST_PLANNED, Closed, Ended, Object, Output
+from agent.contract.manifest import RunRecord
+from agent.contract.package import JobRecord, RefusedFile
 from agent.contract.results import JobCause, JobStatus, RunStatus
 
 MOST_MESSAGE = 2000
@@ -19,14 +21,7 @@ DIED = "the machine or the agent died"
 def with_refusals(
     job: JobRecord, listed: Sequence[RefusedFile], count: int, *, files: int
 ) -> JobRecord:
-    """Return a job with the refused entries of its output.
-
-    Args:
-        job: The job.
-        listed: The first of the entries that were refused.
-        count: How many there are.
-        files: How many results it has all the same.
-    """
+    """Return a job of whose output `count` entries were refused; it has so many `files` all the same."""
     if not count:
         return job
     changes: dict[str, object] = {"refused": tuple(listed)}
@@ -68,7 +63,7 @@ def rerun(earlier: JobRecord, later: JobRecord) -> JobRecord:
     again = {attempt.number for attempt in later.attempts}
     before = [attempt for attempt in earlier.attempts if attempt.number not in again]
     changes = {
-        "attempts": tuple(sorted([*before, *later.attempts], key=_number))[-1000:],
+        "attempts": tuple(sorted([*before, *later.attempts], key=attrgetter("number")))[-1000:],
         "started": earlier.started or later.started,
         "seconds": earlier.seconds + later.seconds,
         "notes": (f"ran once more, on {later.release}", *earlier.notes, *later.notes)[:MOST_NOTES],
@@ -77,13 +72,7 @@ def rerun(earlier: JobRecord, later: JobRecord) -> JobRecord:
 
 
 def after_death(run: str, name: str, last_sign: datetime) -> JobRecord:
-    """Return a job that ran when its machine or its agent died.
-
-    Args:
-        run: The run.
-        name: The job.
-        last_sign: When the run last wrote anything.
-    """
+    """Return a job that ran when its machine or its agent died; the last sign is when the run wrote anything."""
     return JobRecord(
         run=run,
         name=name,
@@ -108,7 +97,7 @@ def entry_of(
 
     Args:
         job: As its package has it.
-        package: The package.
+        package: Its package.
         outputs: What its earlier successes produced.
         files: How many results it has.
         size: Their bytes.
@@ -170,12 +159,8 @@ def status_of(ended: Collection[Ended], *, interrupted: bool, released: bool = T
     """Return a run's status.
 
     A job that was not due (skipped without a cause) counts as neither success nor failure; one that was skipped for a
-    cause, such as the failure of what it needs, did not succeed.
-
-    Args:
-        ended: What became of its jobs.
-        interrupted: Whether it was stopped, or died, before it had done what there was to do.
-        released: Whether there was a release that could run.
+    cause, such as the failure of what it needs, did not succeed. A run is interrupted that was stopped, or died, before
+    it had done what there was to do; it is released when there was a release that could run.
     """
     if not released:
         return RunStatus.FAILED
@@ -188,9 +173,26 @@ def status_of(ended: Collection[Ended], *, interrupted: bool, released: bool = T
     return RunStatus.PARTIAL if succeeded else RunStatus.FAILED
 
 
+def closed_of(
+    record: RunRecord,
+    manifest: Object | None,
+    pending: Sequence[str],
+    recovered_by: str | None,
+) -> Closed:
+    """Return what the batch's log says of a run that closes."""
+    return Closed(
+        status=record.status,
+        finished=record.finished,
+        manifest=manifest,
+        phases=record.phases,
+        cost=record.cost,
+        interruption=record.interruption,
+        recovered_by=recovered_by,
+        pending=tuple(pending)[:MOST_PLANNED],
+        not_sent=record.not_sent,
+        warnings=record.warnings,
+    )
+
+
 def _joined(text: str, message: str) -> str:
     return f"{text}; {message}"[:MOST_MESSAGE] if message else text[:MOST_MESSAGE]
-
-
-def _number(attempt: Attempt) -> int:
-    return attempt.number

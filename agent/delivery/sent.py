@@ -3,6 +3,7 @@
 A run may have a hundred thousand files, and the machine half a gigabyte of memory: no list of them is held.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from agent.contract.descriptor import Role, Sealed
 from agent.contract.layout import EVIDENCE, FILES, LOGS
 from agent.contract.names import bucket_path, written
-from agent.delivery.database import Database, among
+from agent.delivery.database import Database
 from agent.delivery.scan import Found, Signature
 
 ROWS_AT_ONCE = 1000
@@ -184,7 +185,7 @@ class SentFiles:
 
         def change(table: sqlite3.Connection) -> list[str]:
             query = f"SELECT path, bytes FROM file WHERE {AMONG} AND {NAMED}"  # noqa: S608 -- constants
-            paths = among([path for path, _ in listed])
+            paths = json.dumps([path for path, _ in listed])
             named = dict(table.execute(query, (job, paths)).fetchall())
             rows = [(job, path) for path, size in listed if named.get(path) == size]
             table.executemany("UPDATE file SET held = 1 WHERE job = ? AND path = ?", rows)
@@ -202,6 +203,6 @@ def _lacking(table: sqlite3.Connection, files: Sequence[OutboxFile]) -> list[Out
     if not files:
         return []
     query = f"SELECT path, inode, size, modified, changed FROM file WHERE {AMONG} AND sha256 IS NOT NULL"  # noqa: S608
-    rows = table.execute(query, (files[0].job, among([file.path for file in files])))
+    rows = table.execute(query, (files[0].job, json.dumps([file.path for file in files])))
     sent = {path: Signature(*signature) for path, *signature in rows}
     return [file for file in files if not file.signature or sent.get(file.path) != file.signature]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -76,8 +77,7 @@ class SpooledJob:
         return self.finished.job.name
 
 
-@dataclass(frozen=True, slots=True)
-class LogPart:
+class LogPart(NamedTuple):
     """A part of the run's log: bytes `start` to `stop` of its file."""
 
     number: int
@@ -94,51 +94,31 @@ class Closing(Record):
     put: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where one attempt of a job works."""
+    """Where one attempt of a job works.
 
-    root: Path
+    Attributes:
+        root: Its folder.
+        number: The attempt's number.
+        output: Its results.
+        evidence: What it put aside to explain a failure.
+        state: Its state.
+        home: Its home.
+        result_file: What it says of itself.
+        scratch: Its temporary files, where the isolation gives it a place of its own for them.
+        captured: What it wrote to stdout and stderr.
+    """
 
-    @property
-    def number(self) -> int:
-        """The attempt's number."""
-        return int(self.root.name)
-
-    @property
-    def output(self) -> Path:
-        """Its results."""
-        return self.root / "output"
-
-    @property
-    def evidence(self) -> Path:
-        """What it put aside to explain a failure."""
-        return self.output / EVIDENCE
-
-    @property
-    def state(self) -> Path:
-        """Its state."""
-        return self.root / "state"
-
-    @property
-    def home(self) -> Path:
-        """Its home."""
-        return self.root / "home"
-
-    @property
-    def result_file(self) -> Path:
-        """What it says of itself."""
-        return self.root / "said" / "result.json"
-
-    @property
-    def scratch(self) -> Path:
-        """Its temporary files, where the isolation gives it a place of its own for them."""
-        return self.root / "tmp"
-
-    @property
-    def captured(self) -> Path:
-        """What it wrote to stdout and stderr."""
-        return self.root / "output.log"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.number = int(root.name)
+        self.output = root / "output"
+        self.evidence = self.output / EVIDENCE
+        self.state = root / "state"
+        self.home = root / "home"
+        self.result_file = root / "said" / "result.json"
+        self.scratch = root / "tmp"
+        self.captured = root / "output.log"
 
     def make(self) -> None:
         """Create the folders."""
@@ -152,6 +132,10 @@ class SpooledRun:
     Attributes:
         root: Its folder.
         run: Its id.
+        log: The file of its log.
+        downloads: Where the browser's downloads appear.
+        browser: What the browser needs for itself.
+        trees: Where copies of the release's files are.
         database: What is known of it.
         sent: Which of its files are in the bucket.
     """
@@ -159,28 +143,12 @@ class SpooledRun:
     def __init__(self, root: Path, run: str) -> None:
         self.root = root
         self.run = run
+        self.log = root / "log.jsonl"
+        self.downloads = root / "downloads"
+        self.browser = root / "browser"
+        self.trees = root / "trees"
         self.database = Database(root / DATABASE)
         self.sent = SentFiles(self.database)
-
-    @property
-    def log(self) -> Path:
-        """The run's log."""
-        return self.root / "log.jsonl"
-
-    @property
-    def downloads(self) -> Path:
-        """Where the browser's downloads appear."""
-        return self.root / "downloads"
-
-    @property
-    def browser(self) -> Path:
-        """What the browser needs for itself."""
-        return self.root / "browser"
-
-    @property
-    def trees(self) -> Path:
-        """Where copies of the release's files are."""
-        return self.root / "trees"
 
     def job(self, name: str) -> Path:
         """Return the folder of a job."""
@@ -277,8 +245,7 @@ class SpooledRun:
 
     def end(self, finished: Finished, *, held: bool) -> None:
         """Note that a job ended."""
-        text = finished.model_dump_json(exclude_none=True)
-        row = (finished.job.name, text, held)
+        row = (finished.job.name, finished.model_dump_json(exclude_none=True), held)
         self.database.change(_END, [row], durable=True)
 
     def release(self) -> None:
@@ -313,10 +280,8 @@ class SpooledRun:
 
     def cut_part(self, part: LogPart) -> None:
         """Note a part of the log before it is put, or how far it is."""
-        row = (part.number, part.start, part.stop, part.sha256, part.stage)
-        self.database.change(
-            "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?)", [row], durable=True
-        )
+        statement = "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?)"
+        self.database.change(statement, [part], durable=True)
 
     def parts(self) -> list[LogPart]:
         """Return the parts of the log so far."""

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -20,7 +20,7 @@ from agent.base.logs import Log
 from agent.base.redact import Redactor
 from agent.base.stop import first
 from agent.bucket.address import PASSING
-from agent.bucket.store import Bucket, Hashing
+from agent.bucket.store import PIECE_BYTES, Bucket
 from agent.contract.descriptor import Role, Sealed
 from agent.contract.layout import JobKey
 from agent.delivery.database import fenced
@@ -56,7 +56,10 @@ PAUSE_SECONDS = 60.0
 
 
 class Uploader:
-    """Sends the files of one run's jobs, and notes in the run's database what it sent."""
+    """Sends the files of one run's jobs, and notes in the run's database what it sent.
+
+    What it is made with is described at `Delivery`. While the secrets are not known, no log and no evidence is sent.
+    """
 
     def __init__(
         self,
@@ -67,19 +70,8 @@ class Uploader:
         concurrency: int,
         redactor: Callable[[], Redactor | None],
         log: Log,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[int], None],
     ) -> None:
-        """Make an uploader.
-
-        Args:
-            run: The run's id.
-            sent: Which files are in the bucket.
-            bucket: Awaited before the first file; may raise StoreError each time.
-            concurrency: Requests at once.
-            redactor: Returns what hides secrets in logs and evidence; None while they are unknown: then none is sent.
-            log: Bound to the run.
-            progress: Called with the bytes of each file that was sent.
-        """
         self._run = run
         self._sent = sent
         self._bucket = bucket
@@ -171,7 +163,8 @@ class Uploader:
                         begun = True
                         group.create_task(work(others - 1))
                     # Large files wait before they take a request, so that no small one waits for them.
-                    async with self._gate(file), self._requests:
+                    gate = self._large if file.size > SMALL else nullcontext()
+                    async with gate, self._requests:
                         problem = await self._send(file, settled=stop is not None)
                 except (StoreError, OSError) as error:
                     failures.append(error)
@@ -259,24 +252,31 @@ class Uploader:
     ) -> Sealed:
         for last in (*[False] * (LARGE_TRIES - 1), True):
             stream.seek(0)
-            reader = Hashing(stream, digest := hashlib.sha256(), limit=size)
+            digest = hashlib.sha256()
             try:
-                await bucket.put_stream(key, reader)
+                await bucket.put_stream(key, _hashed(stream, digest, size))
             except StoreError as error:
                 if last or error.code not in PASSING:
                     raise
             else:
                 break
-        return Sealed(file.path, reader.count, digest.hexdigest(), file.role, file.original)
-
-    def _gate(self, file: OutboxFile) -> AbstractAsyncContextManager[object]:
-        return self._large if file.size > SMALL else nullcontext()
+        return Sealed(file.path, stream.tell(), digest.hexdigest(), file.role, file.original)
 
 
 def results_of(job: str, root: Path, result: Scan) -> Iterator[list[OutboxFile]]:
     """Yield a job's results, in the order of their paths, some at a time."""
     for some in walk(root, result):
         yield [result_file(job, root, found) for found in some]
+
+
+def _hashed(stream: IO[bytes], digest: "hashlib._Hash", limit: int) -> Iterator[bytes]:
+    """Yield a file in pieces and hash them, so that the hash is that of the bytes that were sent.
+
+    It ends at `limit` bytes: somebody may append to the file faster than it is sent.
+    """
+    while chunk := stream.read(min(PIECE_BYTES, limit - stream.tell())):
+        digest.update(chunk)
+        yield chunk
 
 
 def _sealed(file: OutboxFile, data: bytes) -> Sealed:

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.contract.results import JobStatus, RunStatus
-from agent.delivery.recovery import deliver_pending
 from agent.delivery.spool import Spool
-from tests.delivery.world import World, folder_bucket
+from tests.delivery.world import SECONDS, World, folder_bucket
 from tests.faults.crash import Killer
 
-SECONDS = 60.0
 LARGE = bytes(range(256)) * 8192
 FILES = {
     "a": {"1": b"one", "deep/2": b"two", "large": LARGE},
@@ -61,20 +59,9 @@ async def run(state: Path, bucket: Path, tell: Callable[[str], None]) -> None:
 
 async def recover(state: Path, bucket: Path, tell: Callable[[str], None]) -> None:
     """Finish what an earlier process left."""
-    spool = Spool(state / "spool")
-    events: list[dict[str, object]] = []
-    world = World(spool, folder_bucket(bucket), None, None, events)  # type: ignore[arg-type]
-    runs = spool.pending(world.log)
-    await deliver_pending(
-        spool,
-        runs,
-        world.opened(),
-        finder="20261126T000000Z-abcdef",
-        concurrency=8,
-        redactor=world.redactor,
-        log=world.log,
-    )
-    for event in events:
+    world = World(Spool(state / "spool"), folder_bucket(bucket), None, None)  # type: ignore[arg-type]
+    await world.recovered()
+    for event in world.events:
         if event["level"] in {"warning", "error"}:
             tell(f"{event}")
 

@@ -16,9 +16,9 @@ from agent.contract.entries import Planned
 from agent.delivery.database import Database, fenced
 from agent.delivery.prepare import Preparer
 from agent.delivery.spool import DATABASE, Stage
-from tests.delivery.world import World
+from tests.delivery.world import SECONDS, World
 
-SECONDS = 60.0
+pytestmark = pytest.mark.timeout(60)
 
 
 @asynccontextmanager
@@ -44,7 +44,6 @@ def held(path: Path) -> int:
     return descriptor
 
 
-@pytest.mark.timeout(60)
 async def test_a_thread_that_nobody_waits_for_changes_nothing(tmp_path: Path) -> None:
     """Its next transaction does not begin: it would come after those of its successor."""
     executor, held, free = ThreadPoolExecutor(), threading.Event(), threading.Event()
@@ -69,7 +68,6 @@ async def test_a_thread_that_nobody_waits_for_changes_nothing(tmp_path: Path) ->
     assert (database.noted("first"), database.noted("second")) == ("old", "new")
 
 
-@pytest.mark.timeout(60)
 async def test_a_preparation_that_was_cancelled_seals_no_package(local: World) -> None:
     """The next one has begun the package anew: it would be sealed without a file."""
     executor = ThreadPoolExecutor()
@@ -95,12 +93,10 @@ async def test_a_preparation_that_was_cancelled_seals_no_package(local: World) -
         assert (job.stage, job.entry) == (Stage.ENDED, None)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         assert await delivery.flush(SECONDS) == []
-    package = await local.sound((await local.committed())["a"])
-    assert package is not None
+    package = await local.package("a")
     assert "files/x" in [one.path for one in package.resources]
 
 
-@pytest.mark.timeout(60)
 async def test_a_beginning_for_which_nobody_waits_any_more_is_noted(local: World) -> None:
     """The claim has a limit; a run that had not begun could commit nothing, and be removed as one that never ran."""
     async with local.delivery() as delivery:
@@ -115,7 +111,6 @@ async def test_a_beginning_for_which_nobody_waits_any_more_is_noted(local: World
     assert set(await local.committed()) == {"a"}
 
 
-@pytest.mark.timeout(60)
 async def test_a_job_in_the_log_is_not_pending_because_a_note_was_cut_off(local: World) -> None:
     """Its commit was proven; only the note in the spool was never begun."""
     async with local.under_way("a") as delivery:

@@ -1,18 +1,17 @@
 """kill -9 of a delivery at every stage, and what comes of it: with the disk kept, and with the disk wiped."""
 
 import importlib
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
 from agent.batch.fold import State, fold
 from agent.batch.log import LogReader
-from agent.contract.ids import Batch
 from agent.contract.layout import EntryKey, parse_key
 from agent.contract.results import JobStatus
 from agent.delivery.spool import Spool, SpooledRun
@@ -48,7 +47,7 @@ POINTS = [
     *_at("batch.log", "LogWriter.prove", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.commit", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.cut_part", *BOTH, times=[1, 2, 3]),
-    *_at("delivery.closing", "Closer._seal", *BOTH, times=[1]),
+    *_at("delivery.delivery", "Delivery._seal_manifest", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.seal_end", *BOTH),
     *_at("delivery.spool", "SpooledRun.discard", *BOTH, times=[1]),
     *_at("base.durable", "sync_file_system", *BOTH, times=[1, 2, 3, 4]),
@@ -61,7 +60,7 @@ IN_RECOVERY = [
     *_at("batch.log", "LogWriter._put", *BOTH),
     *_at("batch.log", "LogWriter.prove", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.commit", *BOTH, times=[1]),
-    *_at("delivery.closing", "Closer._seal", *BOTH, times=[1]),
+    *_at("delivery.delivery", "Delivery._seal_manifest", *BOTH, times=[1]),
     *_at("delivery.spool", "SpooledRun.seal_end", *BOTH),
     *_at("delivery.spool", "SpooledRun.discard", *BOTH, times=[1]),
 ]
@@ -107,7 +106,15 @@ class Case:
         if not batches:
             return None
         (batch,) = batches
-        return _world(bucket, batch), fold(batch, await LogReader(bucket, batch).look())
+        world = World(Spool(self.state), bucket, None, batch)  # type: ignore[arg-type]
+        return world, fold(batch, await LogReader(bucket, batch).look())
+
+    async def recover(self) -> None:
+        """Finish what was killed, and check that all of it is there."""
+        assert self.start("recover", NEVER) == 0
+        spooled = [path.name for path in (self.state / "spool").iterdir()]
+        assert [name for name in spooled if not name.startswith((".gone-", ".begin-"))] == []
+        await self.check(kept=True)
 
     async def check(self, *, kept: bool) -> None:
         """Check that the bucket has what it must have, and nothing that is wrong."""
@@ -137,67 +144,36 @@ class Case:
             await world.manifest()
 
 
-def _world(bucket: object, batch: Batch) -> World:
-    return World(Spool(Path("/nowhere")), bucket, None, batch)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("point", sorted({*POINTS, *IN_RECOVERY}))
 def test_the_points_are_places_in_the_program(point: str) -> None:
     """A function that is renamed takes its crash point with it, or this fails."""
     module, function, edge, _ = point.split(":")
-    value: object = importlib.import_module(module)
-    for name in function.split("."):
-        value = getattr(value, name)
-    assert callable(value)
+    assert callable(reduce(getattr, function.split("."), importlib.import_module(module)))
     assert edge in BOTH
 
 
-async def _killed_at(folder: Path, point: str) -> None:
-    case = Case(folder)
-    assert case.start("run", point) == KILLED, "the point is never reached"
-    # The disk is gone: what was committed is there, and whole.
-    await case.check(kept=False)
-    # The disk is there: what had ended is committed, and the run is closed.
-    assert case.start("recover", NEVER) == 0
-    spooled = [path.name for path in (case.state / "spool").iterdir()]
-    assert [name for name in spooled if not name.startswith((".gone-", ".begin-"))] == []
-    await case.check(kept=True)
-    shutil.rmtree(folder)
+def _every(points: Sequence[str], short: int) -> list[object]:
+    """Return all points as parameters; all but every so many are of the long form."""
+    return [
+        pytest.param(point, marks=[pytest.mark.long] if number % short else [])
+        for number, point in enumerate(points)
+    ]
 
 
-@pytest.mark.parametrize("point", POINTS[::12])
+@pytest.mark.parametrize("point", _every(POINTS, 12))
 async def test_killed(tmp_path: Path, point: str) -> None:
-    """Some of the points."""
-    await _killed_at(tmp_path / "computer", point)
+    """What was committed is whole on a disk that is wiped; what had ended is committed once on one that is kept."""
+    case = Case(tmp_path)
+    assert case.start("run", point) == KILLED, "the point is never reached"
+    await case.check(kept=False)
+    await case.recover()
 
 
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-async def test_killed_at_every_point(tmp_path: Path) -> None:
-    """What had ended is committed once with the disk kept; what was committed is whole with the disk wiped."""
-    for number, point in enumerate(POINTS):
-        await _killed_at(tmp_path / str(number), point)
-
-
-async def _killed_in_recovery(folder: Path, point: str) -> None:
-    case = Case(folder)
+@pytest.mark.parametrize("point", _every(IN_RECOVERY, 8))
+async def test_killed_in_recovery(tmp_path: Path, point: str) -> None:
+    """Whoever finishes a run may be killed as well."""
+    case = Case(tmp_path)
     assert case.start("run", DIES) == KILLED
     assert case.start("recover", point) == KILLED, "the point is never reached"
     await case.check(kept=False)
-    assert case.start("recover", NEVER) == 0
-    await case.check(kept=True)
-    shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("point", IN_RECOVERY[::8])
-async def test_killed_in_recovery(tmp_path: Path, point: str) -> None:
-    """Whoever finishes a run may be killed as well."""
-    await _killed_in_recovery(tmp_path / "computer", point)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-async def test_killed_in_recovery_at_every_point(tmp_path: Path) -> None:
-    """The same, everywhere."""
-    for number, point in enumerate(IN_RECOVERY):
-        await _killed_in_recovery(tmp_path / str(number), point)
+    await case.recover()

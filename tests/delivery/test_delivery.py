@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from frictionless import system, validate
 from obstore.store import LocalStore
 
 from agent.batch.log import LogReader
@@ -16,14 +14,13 @@ from agent.batch.which import Purpose
 from agent.bucket.store import Bucket
 from agent.contract.descriptor import Role
 from agent.contract.entries import Ended, Entry, Output, Planned
-from agent.contract.layout import FILES, JobKey, LogKey, ManifestKey, StateKey, batch_prefix
+from agent.contract.layout import FILES, JobKey, StateKey, batch_prefix
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.sealing import status_of
 from agent.delivery.spool import Stage
-from tests.delivery.world import SECRET, World, began, now
+from tests.delivery.world import SECONDS, SECRET, World, began, now, until
 
-SECONDS = 60.0
 AWKWARD = {
     "page 1.json": b"{}",
     "\u540d\u524d.txt": b"name",
@@ -35,25 +32,16 @@ AWKWARD = {
 }
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what a background task does."""
-    async with asyncio.timeout(SECONDS):
-        while not await condition():  # noqa: ASYNC110 -- the bucket tells nobody
-            await asyncio.sleep(0.05)
-
-
 async def test_a_job_is_committed_when_it_ends_and_the_run_when_it_closes(world: World) -> None:
-    """All that is named is there: files, package, state, entry; then log and manifest."""
-    world.note('{"event": "hello"}')
+    """All that is named is there: files, package, state, entry; then log, in parts that are put once, and manifest."""
     async with world.under_way("a", "b") as delivery:
+        world.note("1", "2")
         world.attempt("a", AWKWARD)
         world.run.saved_state("a").write_bytes(b"state")
         await delivery.ended(world.finished("a", outputs=(Output(files=7),)))
-
-        async def there() -> bool:
-            return "a" in (await world.seen()).results
-
-        await until(there)
+        await until(lambda: world.has("a"))
+        with world.run.log.open("a") as stream:
+            stream.write("3\nhalf a line")
         entry = (await world.committed())["a"]
         assert (entry.files, entry.bytes) == (7, sum(map(len, AWKWARD.values())))
         assert entry.outputs == (Output(files=7), Output(files=7, seconds=0.0))
@@ -72,44 +60,20 @@ async def test_a_job_is_committed_when_it_ends_and_the_run_when_it_closes(world:
     assert run.closed.status is RunStatus.PARTIAL
     assert run.progress == (2, 2)
     manifest = await world.manifest()
-    assert [one.path for one in manifest.resources] == [
-        "jobs/a/datapackage.json",
-        "jobs/b/datapackage.json",
-        "log/0.jsonl",
-    ]
+    paths = [one.path for one in manifest.resources]
+    assert paths[:2] == ["jobs/a/datapackage.json", "jobs/b/datapackage.json"]
+    parts = [await world.bucket.get(f"runs/{run.id}/{path}") or b"" for path in paths[2:]]
+    assert b"".join(parts) == b"1\n2\n3\n"
     assert await world.content("a", f"{FILES}page 1.json") == b"{}"
-
-
-async def test_other_tools_read_what_is_delivered(local: World, tmp_path: Path) -> None:
-    """A job's package, with what the job says of its table, and the run's manifest."""
-    schema = {"fields": [{"name": "id"}]}
-    table = {"name": "t", "path": "t.csv", "schema": schema}
-    said = {"name": "mine", "title": "Prices", "resources": [table]}
-    local.note('{"event": "hello"}')
-    async with local.under_way("a") as delivery:
-        local.attempt("a", {"t.csv": b"id\n1\n", "datapackage.json": json.dumps(said).encode()})
-        await delivery.ended(local.finished("a"))
-        pending = await delivery.flush(SECONDS)
-        await delivery.close(local.record(), pending, keeps_disk=True)
-    bucket = tmp_path / "bucket"
-    package = bucket / JobKey(local.run.run, "a").text
-    for path in (package, bucket / ManifestKey(local.run.run).text):
-        with system.use_context(trusted=False):
-            report = validate(str(path))
-        assert report.valid, report.flatten(["type", "message"])
-    assert json.loads(package.read_bytes())["title"] == "Prices"
 
 
 async def test_of_a_failed_job_come_its_logs_and_its_evidence(world: World) -> None:
     """Of each attempt; without the secrets that they show. The results are as they were."""
-    async with world.under_way("a") as delivery:
-        for number in (1, 2):
-            files = {".evidence/page.html": f"<p>{SECRET}".encode(), "r": SECRET.encode()}
-            world.attempt("a", files, number=number, printed=f"{number} {SECRET}\n")
-        world.run.saved_state("a").write_bytes(b"state")
-        await delivery.ended(world.finished("a", JobStatus.FAILED, attempts=2))
-        assert await delivery.flush(SECONDS) == []
-    entry = (await world.committed())["a"]
+    for number in (1, 2):
+        files = {".evidence/page.html": f"<p>{SECRET}".encode(), "r": SECRET.encode()}
+        world.attempt("a", files, number=number, printed=f"{number} {SECRET}\n")
+    world.run.saved_state("a").write_bytes(b"state")
+    entry = (await world.deliver(world.finished("a", JobStatus.FAILED, attempts=2)))["a"]
     assert (entry.status, entry.state, entry.attempts) == (JobStatus.FAILED, None, 2)
     for number in (1, 2):
         printed = await world.content("a", f"logs/attempt-{number}.log")
@@ -117,8 +81,7 @@ async def test_of_a_failed_job_come_its_logs_and_its_evidence(world: World) -> N
         page = await world.content("a", f"evidence/attempt-{number}/page.html")
         assert page == b"<p>[redacted:password]"
     assert await world.content("a", "files/r") == SECRET.encode()
-    package = await world.sound(entry)
-    assert package is not None
+    package = await world.package("a")
     roles = [Role.RESULT, Role.LOG, Role.LOG, Role.EVIDENCE, Role.EVIDENCE]
     assert [one.role for one in package.resources] == roles
 
@@ -126,24 +89,18 @@ async def test_of_a_failed_job_come_its_logs_and_its_evidence(world: World) -> N
 async def test_no_evidence_goes_while_secrets_are_unknown(world: World) -> None:
     """The results do, and the package says what is lacking."""
     world.known = False
-    async with world.under_way("a") as delivery:
-        world.attempt("a", {".evidence/page.html": b"<p>", "r": b"1"})
-        await delivery.ended(world.finished("a", JobStatus.FAILED))
-        assert await delivery.flush(SECONDS) == []
-    package = await world.sound((await world.committed())["a"])
-    assert package is not None
+    world.attempt("a", {".evidence/page.html": b"<p>", "r": b"1"})
+    await world.deliver(world.finished("a", JobStatus.FAILED))
+    package = await world.package("a")
     assert [one.path for one in package.resources] == ["files/r"]
     assert "secrets" in package.job.notes[0]
 
 
 async def test_a_job_that_never_started_has_a_package_too(world: World) -> None:
     """Its log says why; one that was skipped has none."""
-    async with world.under_way("a", "b") as delivery:
-        why: dict[str, Any] = {"message": "no secret", "cause": JobCause.ERROR}
-        await delivery.ended(world.finished("a", JobStatus.FAILED, attempts=0, **why))
-        await delivery.ended(world.finished("b", JobStatus.SKIPPED))
-        assert await delivery.flush(SECONDS) == []
-    jobs = await world.committed()
+    why: dict[str, Any] = {"message": "no secret", "cause": JobCause.ERROR}
+    failed = world.finished("a", JobStatus.FAILED, attempts=0, **why)
+    jobs = await world.deliver(failed, world.finished("b", JobStatus.SKIPPED))
     assert await world.content("a", "logs/job.log") == b"failed: no secret\n"
     assert jobs["b"].package is None
 
@@ -156,22 +113,17 @@ async def test_what_is_held_waits_for_its_rerun(world: World) -> None:
         await delivery.ended(world.finished("a", JobStatus.FAILED), hold=True)
         world.attempt("b", {"x": b"1"})
         await delivery.ended(world.finished("b"))
-        await until(lambda: _committed(world, "b"))
+        await until(lambda: world.has("b"))
         assert set(await world.committed()) == {"b"}
         world.attempt("a", {"y": b"2"}, number=2)
         await delivery.ended(world.finished("a", first=2))
-        await until(lambda: _committed(world, "a"))
-    package = await world.sound((await world.committed())["a"])
-    assert package is not None
+        await until(lambda: world.has("a"))
+    package = await world.package("a")
     assert [(one.number, one.status) for one in package.job.attempts] == [
         (1, JobStatus.FAILED),
         (2, JobStatus.SUCCEEDED),
     ]
     assert [one.path for one in package.resources if one.role is Role.RESULT] == ["files/y"]
-
-
-async def _committed(world: World, job: str) -> bool:
-    return job in (await world.seen()).results
 
 
 async def test_what_is_held_is_committed_as_it_is_at_the_end(world: World) -> None:
@@ -181,7 +133,7 @@ async def test_what_is_held_is_committed_as_it_is_at_the_end(world: World) -> No
             world.attempt(name, {"x": b"1"})
         await delivery.ended(world.finished("a", JobStatus.FAILED), hold=True)
         await delivery.release()
-        await until(lambda: _committed(world, "a"))
+        await until(lambda: world.has("a"))
         await delivery.ended(world.finished("b", JobStatus.FAILED), hold=True)
         assert await delivery.flush(SECONDS) == []
     assert set(await world.committed()) == {"a", "b"}
@@ -194,21 +146,6 @@ async def test_a_job_ends_once(local: World) -> None:
         await delivery.ended(local.finished("a"))
         with pytest.raises(ValueError, match="ended already"):
             await delivery.ended(local.finished("a"))
-
-
-async def test_early_uploads_that_do_not_belong_are_removed(world: World) -> None:
-    """A failed attempt's, and those of files that the job has removed or written again."""
-    async with world.under_way("a") as delivery:
-        output = world.attempt("a", {"old": b"1", "same": b"2"})
-        async with delivery.watch("a", output):
-            await until(lambda: _has(world, "old", "same"))
-        world.attempt("a", {"same": b"3", "new": b"4"}, number=2)
-        await delivery.ended(world.finished("a", attempts=2))
-        assert await delivery.flush(SECONDS) == []
-    await world.committed()
-    prefix = f"runs/{world.run.run}/jobs/a/files/"
-    assert [key.removeprefix(prefix) for key in await world.keys(prefix)] == ["new", "same"]
-    assert await world.content("a", "files/same") == b"3"
 
 
 async def _has(world: World, *paths: str) -> bool:
@@ -233,23 +170,18 @@ async def test_what_settles_leaves_while_the_job_runs(world: World) -> None:
     assert first[done] == last[done]
 
 
-def claim(world: World, delivery: Delivery) -> BatchSession:
-    """Return the run's part in its batch, whose beginning the delivery puts."""
-    return BatchSession(
-        world.bucket,
-        world.run.run,
-        "00c0ffee",
-        Purpose(),
-        began(),
-        now=now,
-        begin=delivery.begin,
-    )
-
-
 async def test_a_run_and_its_claim_write_through_one_log(world: World) -> None:
     """The claim puts the beginning, once, after it was written down; what ends follows from the same process."""
     async with world.delivery() as delivery:
-        session = claim(world, delivery)
+        session = BatchSession(
+            world.bucket,
+            world.run.run,
+            "00c0ffee",
+            Purpose(),
+            began(),
+            now=now,
+            begin=delivery.begin,
+        )
         await session.begin()
         assert world.run.batch == session.batch == world.batch
         await delivery.plan(Planned(count=1, jobs=("a",)))
@@ -263,15 +195,6 @@ async def test_a_run_and_its_claim_write_through_one_log(world: World) -> None:
         0
     ]
     assert set((await world.seen()).results) == {"a"}
-
-
-async def test_a_run_that_stands_back_says_so(world: World) -> None:
-    """And nothing else."""
-    async with world.delivery() as delivery:
-        session = claim(world, delivery)
-        await session.begin()
-        assert await session.stand_back("another has it")
-    assert (await world.seen()).status(now()) is RunStatus.STOOD_BACK
 
 
 async def test_results_beyond_one_entry(local: World) -> None:
@@ -288,33 +211,12 @@ async def test_results_beyond_one_entry(local: World) -> None:
 
 async def test_a_checkpoint_is_kept(local: World) -> None:
     """The state of an attempt that did not succeed, under a key of its own."""
-    async with local.under_way("a") as delivery:
-        local.attempt("a", {})
-        local.run.saved_state("a").write_bytes(bytes(3 * 1024**2))
-        finished = local.finished("a", JobStatus.TIMED_OUT, checkpoint=True)
-        await delivery.ended(finished)
-        assert await delivery.flush(SECONDS) == []
-    state = (await local.committed())["a"].state
+    local.attempt("a", {})
+    local.run.saved_state("a").write_bytes(bytes(3 * 1024**2))
+    finished = local.finished("a", JobStatus.TIMED_OUT, checkpoint=True)
+    state = (await local.deliver(finished))["a"].state
     assert state is not None
     assert state.key == StateKey("a", local.run.run, checkpoint=True).text
-
-
-async def test_the_log_comes_in_parts(world: World) -> None:
-    """Each put once; together they are the log, and the entries tell of them."""
-    async with world.under_way("a") as delivery:
-        world.note("1", "2")
-        world.attempt("a", {})
-        await delivery.ended(world.finished("a"))
-        await until(lambda: _committed(world, "a"))
-        with world.run.log.open("a") as stream:
-            stream.write("3\nhalf a line")
-        assert await delivery.flush(SECONDS) == []
-        await delivery.close(world.record(), [], keeps_disk=True)
-    await world.manifest()
-    keys = await world.keys(f"runs/{world.run.run}/log/")
-    parts = [await world.bucket.get(key) or b"" for key in keys]
-    assert b"".join(parts) == b"1\n2\n3\n"
-    assert keys[0] == LogKey(world.run.run, 0).text
 
 
 async def test_the_log_ends_where_the_manifest_says(local: World) -> None:
@@ -325,22 +227,6 @@ async def test_the_log_ends_where_the_manifest_says(local: World) -> None:
         local.note("2")
         await delivery._parts.put()
         assert await local.keys(f"runs/{local.run.run}/log/") == [part.key]
-
-
-async def test_logs_that_cannot_be_read_are_told(local: World) -> None:
-    """What an attempt printed, and what explains its failure: a link in its place is not followed."""
-    async with local.under_way("a") as delivery:
-        output = local.attempt("a", {"x": b"1", ".evidence/page": b"2"})
-        (output / ".evidence" / "link").symlink_to("/etc/passwd")
-        local.run.workspace("a", 1).captured.unlink()
-        local.run.workspace("a", 1).captured.symlink_to("/etc/passwd")
-        await delivery.ended(local.finished("a", JobStatus.FAILED))
-        assert await delivery.flush(SECONDS) == []
-    package = await local.sound((await local.committed())["a"])
-    assert package is not None
-    assert [one.path for one in package.resources] == ["files/x", "evidence/attempt-1/page"]
-    (note,) = package.job.notes
-    assert note.startswith("of its logs and evidence, 2 files could not be delivered")
 
 
 class Syncing(Bucket):
@@ -436,16 +322,3 @@ async def test_an_end_that_is_large_has_no_results_beside_it(local: World) -> No
     run = await local.seen()
     assert run.closed is not None
     assert (len(run.closed.pending), len(run.results)) == (10_000, 200)
-
-
-async def test_two_runs_share_a_bucket(world: World, tmp_path: Path) -> None:
-    """Each has its own keys."""
-    other = World.make(tmp_path / "other", world.bucket)
-    for one in (world, other):
-        async with one.under_way("a") as delivery:
-            one.attempt("a", {"x": one.run.run.encode()})
-            await delivery.ended(one.finished("a"))
-            assert await delivery.flush(SECONDS) == []
-    for one in (world, other):
-        await one.committed()
-        assert await one.content("a", "files/x") == one.run.run.encode()

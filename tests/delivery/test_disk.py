@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.delivery.recovery import deliver_pending
 from agent.delivery.spool import Stage
 from tests.delivery.world import World, folder_bucket
 from tests.parts.small_disk import SmallDisk
-
-FINDER = "20261126T000000Z-abcdef"
-SECONDS = 30.0
 
 
 async def _until_full(world: World, disk: SmallDisk, pages: int) -> OSError | None:
@@ -41,15 +37,7 @@ async def test_a_disk_with_ever_more_room(tmp_path: Path) -> None:
                 break
             assert said.errno == errno.ENOSPC
             ended = [job.name for job in world.run.jobs()]
-            await deliver_pending(
-                world.spool,
-                world.spool.pending(world.log),
-                world.opened(),
-                finder=FINDER,
-                concurrency=2,
-                redactor=world.redactor,
-                log=world.log,
-            )
+            await world.recovered()
             assert not world.run.root.exists()
             assert set(await world.committed()) == {"a"}
             assert ended in ([], ["a"])

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -10,43 +12,50 @@ from hypothesis import strategies as st
 from agent.base.logs import RunLogger
 from agent.base.threads import run
 from agent.delivery.logparts import CUT, MOST_BYTES, PUT, LogParts
-from tests.delivery.world import World, folder_bucket
+from tests.delivery.world import World, folder_bucket, until
 
-SECONDS = 30.0
+
+@asynccontextmanager
+async def putting(parts: LogParts) -> AsyncIterator[None]:
+    """Put parts while the block runs."""
+    task = asyncio.create_task(parts.keep_putting())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _keys(world: World, count: int) -> list[str]:
     """Wait for so many parts."""
-    prefix = f"runs/{world.run.run}/log/"
-    async with asyncio.timeout(SECONDS):
-        while len(keys := await world.keys(prefix)) < count:  # noqa: ASYNC110 -- the bucket tells nobody
-            await asyncio.sleep(0.02)
+    keys: list[str] = []
+
+    async def there() -> bool:
+        keys[:] = await world.keys(f"runs/{world.run.run}/log/")
+        return len(keys) >= count
+
+    await until(there)
     return keys
 
 
 async def test_a_silent_run_gives_signs_of_life(local: World) -> None:
     """With a line of its own, so that no part is empty."""
     run_logger = RunLogger()
+    parts = LogParts(local.run, local.opened(), run_logger.log, news=0.05, silence=0.2)
     with run_logger.writing(local.run.log):
-        parts = LogParts(local.run, local.opened(), run_logger.log, news=0.05, silence=0.2)
-        task = asyncio.create_task(parts.keep_putting())
-        keys = await _keys(local, 2)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with putting(parts):
+            keys = await _keys(local, 2)
     for key in keys:
         assert b'"event": "run.alive"' in (await local.bucket.get(key) or b"")
 
 
 async def test_what_grows_goes_out(local: World) -> None:
     """Without any commit."""
-    parts = LogParts(local.run, local.opened(), local.log, news=0.05, silence=60)
-    task = asyncio.create_task(parts.keep_putting())
-    for number in range(3):
-        local.note(f"{number}")
-        await _keys(local, number + 1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert [event["event"] for event in local.events] == []
+    async with putting(LogParts(local.run, local.opened(), local.log, news=0.05, silence=60)):
+        for number in range(3):
+            local.note(f"{number}")
+            await _keys(local, number + 1)
+    assert local.events == []
 
 
 async def test_a_part_is_put_as_it_was_cut(local: World) -> None:

@@ -1,7 +1,6 @@
 """Runs that an earlier process left: finished under their own ids, and none stands in another's way."""
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,8 @@ from agent.contract.entries import Ended, Planned
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.database import Database
 from agent.delivery.prepare import Preparer
-from agent.delivery.recovery import deliver_pending
-from agent.delivery.spool import DATABASE, LogPart, SpooledRun, Stage
-from tests.delivery.world import World, began, no_descriptors
-
-FINDER = "20261126T000000Z-abcdef"
-
-
-async def recovered(world: World, runs: list[SpooledRun] | None = None) -> int:
-    """Have a later run finish what is in the spool."""
-    return await deliver_pending(
-        world.spool,
-        world.spool.pending(world.log) if runs is None else runs,
-        world.opened(),
-        finder=FINDER,
-        concurrency=8,
-        redactor=world.redactor,
-        log=world.log,
-    )
+from agent.delivery.spool import DATABASE, LogPart, Stage
+from tests.delivery.world import FINDER, SECONDS, World, began, no_descriptors
 
 
 def left(world: World, *jobs: str, count: int | None = None) -> None:
@@ -47,7 +30,7 @@ async def test_what_ended_is_committed_and_what_ran_is_interrupted(world: World)
     left(world, "a", count=3)
     world.attempt("b", {"half": b"1"})
     world.note('{"event": "last"}')
-    assert await recovered(world) == 1
+    assert await world.recovered() == 1
     jobs = await world.committed()
     assert {name: job.status for name, job in jobs.items()} == {
         "a": JobStatus.SUCCEEDED,
@@ -68,7 +51,7 @@ async def test_what_ended_is_committed_and_what_ran_is_interrupted(world: World)
 async def test_a_run_of_which_all_jobs_ended_is_not_interrupted(world: World) -> None:
     """It died between its last job and its end."""
     left(world, "a")
-    assert await recovered(world) == 1
+    assert await world.recovered() == 1
     run = await world.seen()
     assert run.closed is not None
     assert (run.closed.status, run.closed.interruption) == (RunStatus.SUCCEEDED, None)
@@ -78,7 +61,7 @@ async def test_a_run_that_had_concluded_keeps_what_it_said(local: World) -> None
     """Only its entry says who closed it: of a disk that was copied, another may put the same manifest."""
     left(local, "a")
     local.run.save(local.record(RunStatus.PARTIAL, warnings=("odd",)), concluded=True)
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     record = (await local.manifest()).run
     assert (record.status, record.warnings) == (RunStatus.PARTIAL, ("odd",))
     closed = (await local.seen()).closed
@@ -89,7 +72,7 @@ async def test_a_run_that_had_concluded_keeps_what_it_said(local: World) -> None
 async def test_a_run_that_never_began_leaves_no_trace(local: World) -> None:
     """Nothing of it can be in the bucket."""
     local.run.database.close()
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     assert await local.keys() == []
     assert not local.run.root.exists()
 
@@ -99,39 +82,31 @@ async def test_a_run_that_is_only_not_removed_is_removed(local: World) -> None:
     async with local.under_way("a") as delivery:
         local.attempt("a", {"x": b"1"})
         await delivery.ended(local.finished("a"))
-        await delivery.close(local.record(), await delivery.flush(60), keeps_disk=True)
+        await delivery.close(local.record(), await delivery.flush(SECONDS), keeps_disk=True)
     before = await local.keys()
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     assert await local.keys() == before
     assert not local.run.root.exists()
 
 
-async def test_one_damaged_leftover_stops_nothing_else(local: World) -> None:
-    """It is put aside, and told; the other is finished."""
-    left(local, "a")
-    local.run.database.close()
-    (local.run.root / DATABASE).write_bytes(b"no database" * 1000)
+async def test_damaged_leftovers_stop_nothing_else(local: World) -> None:
+    """They are put aside with their files, for a person, and told; the other is finished."""
+    garbage, late, strange = (World.make(local.spool.root.parent, local.bucket) for _ in "123")
+    for world in (garbage, late, local):
+        left(world, "a")
+    (garbage.run.root / DATABASE).write_bytes(b"no database" * 1000)
+    late.run.database.note(began="{}")  # no longer what it wrote
+    late.run.database.close()
+    strange.attempt("a", {"x": b"1"})  # a job of no batch
     (local.spool.root / "20250101T000000Z-aaaaaa").mkdir()
-    other = World.make(local.spool.root.parent, local.bucket)
-    left(other, "b")
-    assert await recovered(other) == 1
-    assert set(await other.committed()) == {"b"}
-    assert len(other.spool.warnings) == 2
-    broken = other.spool.root / "broken"
-    assert {path.name for path in broken.iterdir()} == {
-        local.run.run,
-        "20250101T000000Z-aaaaaa",
-    }
-
-
-async def test_damage_that_shows_late_is_put_aside_as_well(local: World) -> None:
-    """What a run says of itself is no longer what it wrote."""
-    left(local, "a")
-    local.run.database.note(began="{}")
-    local.run.database.close()
-    assert await recovered(local) == 0
-    assert len(local.spool.warnings) == 1
-    assert await local.keys() == []
+    assert await local.recovered() == 1
+    assert set(await local.committed()) == {"a"}
+    broken = local.spool.root / "broken"
+    runs = {garbage.run.run, late.run.run, strange.run.run}
+    assert {path.name for path in broken.iterdir()} == {*runs, "20250101T000000Z-aaaaaa"}
+    assert len(local.spool.warnings) == 4
+    assert "for which batch" in " ".join(local.spool.warnings)
+    assert {path.parents[4].name for path in broken.rglob("x")} == {*runs}
 
 
 async def test_a_bucket_that_is_away_leaves_everything(local: World) -> None:
@@ -140,7 +115,7 @@ async def test_a_bucket_that_is_away_leaves_everything(local: World) -> None:
     broken: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
     broken.set_exception(StoreError("no credentials"))
     local.opened = lambda: broken  # type: ignore[method-assign]
-    assert await recovered(local) == 0
+    assert await local.recovered() == 0
     assert local.run.root.exists()
 
 
@@ -154,9 +129,8 @@ async def test_of_what_was_sent_earlier_the_logs_stay(local: World) -> None:
     assert job is not None
     await preparer._send(job, smallest_first=False)
     local.known = False
-    assert await recovered(local) == 1
-    package = await local.sound((await local.committed())["a"])
-    assert package is not None
+    assert await local.recovered() == 1
+    package = await local.package("a")
     assert [one.path for one in package.resources] == [
         "logs/attempt-1.log",
         "evidence/attempt-1/page",
@@ -179,7 +153,7 @@ async def test_the_same_bytes_are_put_again(world: World) -> None:
     assert entry.package is not None
     await world.bucket.delete([entry.package.key])
     (world.attempt("a", {}, number=2) / "more").write_bytes(b"1")
-    assert await recovered(world) == 1
+    assert await world.recovered() == 1
     assert (await world.committed())["a"].package == entry.package
 
 
@@ -190,7 +164,7 @@ async def test_a_package_that_was_damaged_is_not_put(local: World) -> None:
     local.run.end(local.finished("b"), held=False)
     local.run.database.keep("a", [b"{}"])
     local.run.database.close()
-    assert await recovered(local) == 0
+    assert await local.recovered() == 0
     assert set(await local.committed()) == {"b"}
     assert "damaged" in local.spool.warnings[0]
 
@@ -199,7 +173,7 @@ async def test_a_state_that_was_damaged_is_not_named(local: World) -> None:
     """The job is committed without it."""
     await _sealed(local, b"state")
     local.run.saved_state("a").write_bytes(b"damage")
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     assert (await local.committed())["a"].state is None
 
 
@@ -210,9 +184,9 @@ async def test_a_log_that_lost_its_end(local: World) -> None:
         local.attempt("a", {})
         await delivery.ended(local.finished("a"))
         await delivery._parts.put()
-        await delivery.flush(60)
+        await delivery.flush(SECONDS)
     local.run.log.write_bytes(b"1\n")
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     assert [one.path for one in (await local.manifest()).resources][-1] == "log/0.jsonl"
     assert await local.bucket.get(f"runs/{local.run.run}/log/0.jsonl") == b"1\n2\n"
 
@@ -234,7 +208,7 @@ async def test_a_log_that_is_gone(local: World) -> None:
         local.note("2")
         local.run.cut_part(LogPart(1, 2, 4, "0" * 64, 0))
     local.run.log.unlink()
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     assert [one.path for one in (await local.manifest()).resources] == ["log/0.jsonl"]
 
 
@@ -245,33 +219,10 @@ async def test_want_of_descriptors_damages_no_run(local: World) -> None:
     local.run.database.close()
     runs[0].database.close()
     with no_descriptors():
-        assert await recovered(local, runs) == 0
+        assert await local.recovered(runs) == 0
     assert local.spool.warnings == ()
-    assert await recovered(local) == 1
+    assert await local.recovered() == 1
     assert set(await local.committed()) == {"a"}
-
-
-async def test_jobs_of_no_batch_are_not_removed(local: World) -> None:
-    """They ran, and what they left is for a person."""
-    local.attempt("a", {"x": b"1"})
-    local.run.database.close()
-    assert await recovered(local) == 0
-    assert "for which batch" in local.spool.warnings[0]
-    assert list((local.spool.root / "broken").rglob("x"))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    """An empty one."""
-    database = Database(tmp_path / DATABASE)
-    database.create()
-    return database
-
-
-def test_what_is_durable_is_there_after_a_kill(database: Database, tmp_path: Path) -> None:
-    """Another process reads it while the first has it open still."""
-    database.note(batch="x")
-    assert Database(tmp_path / DATABASE).noted("batch") == "x"
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -281,8 +232,9 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_large_documents_come_in_pieces(database: Database) -> None:
+def test_large_documents_come_in_pieces(local: World) -> None:
     """And whole."""
+    database = local.run.database
     pieces = [bytes([number]) * 300_000 for number in range(20)]
     digest = database.keep("x", iter(pieces))
     chunks = list(database.chunks("x"))
@@ -308,12 +260,3 @@ def test_stages_only_rise(local: World) -> None:
     job = local.run.ended("a")
     assert job is not None
     assert (job.stage, job.entry) == (Stage.COMMITTED, entry)
-
-
-def test_a_deadline_is_kept(local: World) -> None:
-    """What a run says of its beginning is what is read back."""
-    beginning = began()
-    local.run.begin(local.batch, beginning)
-    assert local.run.began == beginning
-    assert beginning.deadline - beginning.started == timedelta(hours=1)
-    assert local.run.batch == local.batch

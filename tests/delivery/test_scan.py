@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -13,18 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.contract.names import MAX_DISK_PATH_BYTES
-from agent.delivery.scan import (
-    MAX_REFUSED,
-    Scan,
-    Signature,
-    is_result,
-    open_file,
-    scan,
-    walk,
-)
+from agent.contract.results import JobStatus
+from agent.delivery.scan import Scan, Signature, open_file, scan, walk
 from agent.delivery.sent import result_file
-from tests.delivery.world import World, no_descriptors
+from tests.delivery.world import SECONDS, World, no_descriptors
 
 
 def names_in(root: Path) -> list[str]:
@@ -33,21 +26,22 @@ def names_in(root: Path) -> list[str]:
 
 
 def test_what_is_no_result_is_refused_or_left_out(tmp_path: Path) -> None:
-    """Links of both kinds, pipes; what is hidden or being written is not even named."""
+    """Links of both kinds, pipes; what is hidden or being written, by any part of its path, is not even named."""
     secret = tmp_path / "secret"
     secret.write_text("outside")
     root = tmp_path / "output"
-    root.mkdir()
-    (root / "fine").write_text("1")
+    results = ["a.part/b", "deep/fine", "fine", "part"]
+    others = [".hidden", ".evidence/page.html", "deep/.hidden/a", "x.part", "deep/x.tmp"]
+    for name in (*results, *others):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1")
     (root / "link").symlink_to(secret)
     (root / "folder").symlink_to(tmp_path)
     (root / "dangling").symlink_to(root / "nothing")
     os.link(secret, root / "hard")
     os.mkfifo(root / "pipe")
-    for name in (".hidden", "x.part", "x.tmp"):
-        (root / name).write_text("1")
     result = scan(root)
-    assert names_in(root) == ["fine"]
+    assert names_in(root) == results
     assert {one.path: one.reason for one in result.listed()} == {
         "link": "a link",
         "folder": "a link",
@@ -55,7 +49,7 @@ def test_what_is_no_result_is_refused_or_left_out(tmp_path: Path) -> None:
         "hard": "a hard link",
         "pipe": "not a regular file",
     }
-    assert (result.files, result.bytes) == (1, 1)
+    assert (result.files, result.bytes) == (4, 4)
 
 
 def test_names_that_are_no_text_are_shown_as_bytes(tmp_path: Path) -> None:
@@ -68,28 +62,6 @@ def test_names_that_are_no_text_are_shown_as_bytes(tmp_path: Path) -> None:
     file = result_file("a", tmp_path, found)
     assert file.original == "%FF.csv"
     assert file.path.startswith("files/_~")
-
-
-def test_refusals_beyond_the_limit_are_counted(tmp_path: Path) -> None:
-    """No list grows with the output."""
-    for number in range(MAX_REFUSED + 20):
-        (tmp_path / f"{number:03}").symlink_to("/")
-    listed = scan(tmp_path).listed()
-    assert len(listed) == MAX_REFUSED + 1
-    assert listed[-1].reason == "and 20 more entries"
-
-
-def test_folders_nested_beyond_what_a_path_can_be(tmp_path: Path) -> None:
-    """Made step by step; the walk ends there, with one descriptor open."""
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(MAX_DISK_PATH_BYTES // 200 + 3):
-        os.mkdir("d" * 200, dir_fd=descriptor)
-        deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = deeper
-    os.close(descriptor)
-    (refused,) = scan(tmp_path).listed()
-    assert "longer than" in refused.reason
 
 
 @pytest.mark.parametrize("swap", ["file", "folder", "pipe", "gone"])
@@ -149,43 +121,38 @@ def test_a_walk_has_every_file_once_in_the_order_of_the_paths(
     assert result.files == len(made)
 
 
-async def test_what_was_refused_is_told_and_the_rest_arrives(world: World) -> None:
-    """The job stays a success, and is incomplete."""
-    async with world.under_way("a") as delivery:
-        output = world.attempt("a", {"x": b"1"})
-        (output / "link").symlink_to("/etc/passwd")
-        await delivery.ended(world.finished("a", message="done"))
-        assert await delivery.flush(60) == []
-    job = (await world.committed())["a"]
-    assert (job.incomplete, job.refused, job.files) == (True, 1, 1)
-    assert job.message == "1 file could not be delivered, such as link (a link); done"
-
-
-async def test_a_job_of_which_everything_was_refused_is_empty(world: World) -> None:
-    """It leaves no state, as no success does."""
-    async with world.under_way("a") as delivery:
-        output = world.attempt("a", {})
-        (output / "link").symlink_to("/etc/passwd")
-        world.run.saved_state("a").write_bytes(b"state")
-        await delivery.ended(world.finished("a"))
-        assert await delivery.flush(60) == []
-    job = (await world.committed())["a"]
-    assert (job.status, job.state) == ("empty", None)
-
-
-async def test_an_evidence_folder_that_is_a_link_is_not_followed(world: World) -> None:
-    """Nor is a log that a job has put a link in the place of."""
-    async with world.under_way("a") as delivery:
-        output = world.attempt("a", {})
-        (output / ".evidence").symlink_to("/etc")
-        captured = output.parent / "output.log"
-        captured.unlink()
-        captured.symlink_to("/etc/passwd")
-        await delivery.ended(world.finished("a", "failed", message="oh"))  # type: ignore[arg-type]
-        assert await delivery.flush(60) == []
-    package = await world.sound((await world.committed())["a"])
-    assert package is not None
-    assert [one.path for one in package.resources] == ["logs/job.log"]
+async def test_links_in_the_place_of_what_a_job_leaves(world: World) -> None:
+    """None is followed: what is refused is told, and the rest arrives."""
+    for job in "refused", "empty", "folder", "evidence":
+        world.attempt(job, {"x": b"1", ".evidence/page": b"2"})
+        world.run.saved_state(job).write_bytes(b"state")
+        space = world.run.workspace(job, 1)
+        if job in ("refused", "empty"):
+            (space.output / "link").symlink_to("/etc/passwd")
+        else:
+            space.captured.unlink()
+            space.captured.symlink_to("/etc/passwd")
+        if job in ("empty", "folder"):
+            (space.output / "x").unlink()
+    shutil.rmtree(world.run.workspace("folder", 1).evidence)
+    world.run.workspace("folder", 1).evidence.symlink_to("/etc")
+    (world.run.workspace("evidence", 1).evidence / "link").symlink_to("/etc/passwd")
+    jobs = await world.deliver(
+        world.finished("refused", message="done"),
+        world.finished("empty"),
+        world.finished("folder", JobStatus.FAILED, message="oh"),
+        world.finished("evidence", JobStatus.FAILED),
+    )
+    refused = jobs["refused"]
+    assert (refused.incomplete, refused.refused, refused.files) == (True, 1, 1)
+    assert refused.message == "1 file could not be delivered, such as link (a link); done"
+    # A success of which everything was refused is none, and leaves no state.
+    assert (jobs["empty"].status, jobs["empty"].state) == ("empty", None)
+    folder, evidence = await world.package("folder"), await world.package("evidence")
+    assert [one.path for one in folder.resources] == ["logs/job.log"]
+    assert [one.path for one in evidence.resources] == ["files/x", "evidence/attempt-1/page"]
+    (note,) = evidence.job.notes
+    assert note.startswith("of its logs and evidence, 2 files could not be delivered")
 
 
 async def test_files_that_change_all_the_time(local: World) -> None:
@@ -210,27 +177,8 @@ async def test_files_that_change_all_the_time(local: World) -> None:
         await asyncio.sleep(0.2)  # it goes on while its files are sent
         stop.set()
         await writer
-        assert await delivery.flush(60) == []
+        assert await delivery.flush(SECONDS) == []
     assert set(await local.committed()) == {"a"}
-
-
-@pytest.mark.parametrize(
-    ("path", "result"),
-    [
-        ("a.json", True),
-        ("deep/a.json", True),
-        (".hidden", False),
-        (".evidence/page.html", False),
-        ("deep/.hidden/a", False),
-        ("a.part", False),
-        ("a.tmp", False),
-        ("a.part/b", True),
-        ("part", True),
-    ],
-)
-def test_hidden_and_unfinished_files_are_no_results(path: str, result: bool) -> None:
-    """Dots at the start of any segment hide; `.part` and `.tmp` at the end are still being written."""
-    assert is_result(path) is result
 
 
 def test_want_of_descriptors_is_no_fault_of_a_folder(tmp_path: Path) -> None:

@@ -66,20 +66,11 @@ def test_a_package_names_what_is_expected_and_sent(sent: SentFiles) -> None:
     assert sent.expect([result("a"), result("b"), result("c")]) == [result("b")]
     assert [file.path for file in sent.sealed(JOB)] == ["files/a", "files/c"]
     assert (sent.unsent(JOB), sent.count(JOB)) == (1, (2, 20))
+    assert sent.one(JOB, "files/a") == sealed("a")
     sent.drop(JOB, ["files/b"])
     assert sent.unsent(JOB) == 0
     sent.expect_nothing(JOB)
     assert list(sent.sealed(JOB)) == []
-
-
-def test_an_earlier_content_is_not_named(sent: SentFiles) -> None:
-    """A file that grew after it was sent is lacking; the package would otherwise name what the job no longer says."""
-    note(sent, "a")
-    assert sent.expect([result("a", LATER)]) == [result("a", LATER)]
-    assert list(sent.sealed(JOB)) == []
-    note(sent, "a", signature=LATER)
-    assert list(sent.sealed(JOB)) == [sealed("a", 20)]
-    assert sent.one(JOB, "files/a") == sealed("a", 20)
 
 
 def test_a_listing_is_compared(sent: SentFiles) -> None:

@@ -1,5 +1,6 @@
 """What a run leaves is a Data Package to a tool that knows nothing of Mayfly: in the bucket, and at home."""
 
+import json
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -64,6 +65,8 @@ def test_frictionless_finds_nothing_wrong(tmp_path: Path) -> None:
         manifest_key(ran.run_id),
     ):
         valid(bench.bucket.root / key)
+    package = bench.bucket.root / job_key(ran.run_id, "table")
+    assert json.loads(package.read_bytes())["title"] == "Prices", "as the job has it"
     home = tmp_path / "home"
     assert pull_into(home, bench.bucket).code == 0
     for job in ("table", "silent"):

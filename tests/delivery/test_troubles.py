@@ -9,17 +9,13 @@ from agent.bucket.store import Bucket
 from agent.contract.entries import Ended, Object, Planned
 from agent.contract.layout import JobKey, batch_prefix
 from agent.contract.results import JobStatus, RunStatus
-from agent.delivery.recovery import deliver_pending
 from tests.delivery.buckets import s3_bucket
-from tests.delivery.test_delivery import until
-from tests.delivery.world import World, began
+from tests.delivery.world import SECONDS, World, began, until
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.faults import Answer, BlackHole, Corrupt, Fault, Lie, LoseAnswer
+from tests.parts.faults import Answer, BlackHole, Corrupt, Fault, Lie
 from tests.parts.seaweed import S3Server
 
-SECONDS = 60.0
 SOON = 4.0
-FINDER = "20261126T000000Z-abcdef"
 
 
 @pytest.fixture
@@ -27,19 +23,6 @@ def behind(s3_server: S3Server, s3_proxy: FaultProxy, tmp_path: Path) -> World:
     """A run whose bucket is behind the proxy."""
     bucket = s3_bucket(s3_server, s3_server.make_bucket(), s3_proxy.url)
     return World.make(tmp_path / "state", bucket)
-
-
-async def recovered(world: World) -> int:
-    """Have a later run finish what is in the spool."""
-    return await deliver_pending(
-        world.spool,
-        world.spool.pending(world.log),
-        world.opened(),
-        finder=FINDER,
-        concurrency=8,
-        redactor=world.redactor,
-        log=world.log,
-    )
 
 
 LIES: dict[str, tuple[str, Fault]] = {
@@ -78,10 +61,6 @@ async def _is_sent(world: World, *paths: str) -> bool:
     return None not in [await world.content("a", path) for path in paths]
 
 
-async def _is_committed(world: World, job: str) -> bool:
-    return job in (await world.seen()).results
-
-
 async def test_a_pointer_to_the_beginning_is_put_before_anything_else(
     behind: World, s3_proxy: FaultProxy
 ) -> None:
@@ -100,17 +79,6 @@ async def test_a_large_plan_has_an_entry_of_its_own(behind: World) -> None:
         assert await delivery.flush(SECONDS) == []
     run = await behind.seen()
     assert run.progress == (1, 10_000)
-    assert len(await behind.keys(batch_prefix(behind.batch))) == 3
-
-
-async def test_a_lost_answer_costs_a_copy(behind: World, s3_proxy: FaultProxy) -> None:
-    """The entry is in the log twice, and counts once."""
-    async with behind.under_way("a") as delivery:
-        s3_proxy.inject(LoseAnswer(), method="PUT", path="/batches/", times=1)
-        behind.attempt("a", {"1": b"one"})
-        await delivery.ended(behind.finished("a"))
-        assert await delivery.flush(SECONDS) == []
-    assert set(await behind.committed()) == {"a"}
     assert len(await behind.keys(batch_prefix(behind.batch))) == 3
 
 
@@ -138,14 +106,8 @@ async def test_what_a_store_refuses_for_the_moment_is_tried_again(
     """`400 RequestTimeout` in every kind of put, which its client takes for final."""
     slow = Answer(400, "RequestTimeout")
     async with behind.under_way("a") as delivery:
-        for path in (
-            "/files/1",
-            "/files/large",
-            "datapackage.json",
-            "/log/0",
-            "/batches/",
-            "/index/",
-        ):
+        files = ("/files/1", "/files/large", "datapackage.json")
+        for path in (*files, "/log/0", "/batches/", "/index/"):
             s3_proxy.inject(slow, method="PUT", path=path, times=1)
         behind.note("1")
         behind.attempt("a", {"1": b"one", "large": bytes(6 * 1024**2)})
@@ -168,7 +130,7 @@ async def test_one_job_that_cannot_be_sent_keeps_no_other(
         behind.attempt("b", {"x": b"1"})
         await delivery.ended(behind.finished("a"))
         await delivery.ended(behind.finished("b"))
-        await until(lambda: _is_committed(behind, "b"))
+        await until(lambda: behind.has("b"))
         pending = await delivery.flush(SOON, hurried=True)
         assert pending == ["a"]
         await delivery.close(behind.record(), pending, keeps_disk=True)
@@ -176,7 +138,7 @@ async def test_one_job_that_cannot_be_sent_keeps_no_other(
     run = await behind.seen()
     assert not run.settled
     s3_proxy.heal()
-    assert await recovered(behind) == 1
+    assert await behind.recovered() == 1
     assert set(await behind.committed()) == {"a", "b"}
     after = await behind.seen()
     assert after.settled
@@ -202,42 +164,25 @@ async def test_without_a_disk_a_job_is_committed_as_far_as_it_was_sent(
     assert job.message == "1 file of it could not be sent in time"
 
 
+@pytest.mark.parametrize("stuck", ["/jobs/a/", "/jobs/a/datapackage.json"])
 async def test_without_a_disk_what_could_not_be_sent_is_counted(
-    behind: World, s3_proxy: FaultProxy
+    behind: World, s3_proxy: FaultProxy, stuck: str
 ) -> None:
-    """And the run closes all the same."""
+    """And the run closes all the same; its manifest names no package that was sealed and could not be put."""
     async with behind.under_way("a", "b") as delivery:
-        s3_proxy.inject(BlackHole(), method="PUT", path="/jobs/a/")
-        behind.attempt("a", {"1": b"1"})
-        await delivery.ended(behind.finished("a"))
-        behind.attempt("b", {"1": b"1"})
-        await delivery.ended(behind.finished("b"))
-        await until(lambda: _is_committed(behind, "b"))
-        pending = await delivery.flush(SOON, keeps_disk=False)
-        assert pending == ["a"]
-        closed = await delivery.close(
-            behind.record(RunStatus.INTERRUPTED), pending, keeps_disk=False
-        )
-    assert (closed.pending, closed.not_sent) == ((), 1)
-    assert set(await behind.committed()) == {"b"}
-    assert (await behind.manifest()).run.not_sent == 1
-
-
-async def test_the_manifest_names_no_package_that_could_not_be_put(
-    behind: World, s3_proxy: FaultProxy
-) -> None:
-    """It was sealed, and its machine is gone with it."""
-    async with behind.under_way("a", "b") as delivery:
-        s3_proxy.inject(BlackHole(), method="PUT", path="/jobs/a/datapackage.json")
+        s3_proxy.inject(BlackHole(), method="PUT", path=stuck)
         for job in ("a", "b"):
             behind.attempt(job, {"1": b"1"})
             await delivery.ended(behind.finished(job))
-        await until(lambda: _is_committed(behind, "b"))
+        await until(lambda: behind.has("b"))
         pending = await delivery.flush(SOON, keeps_disk=False)
         assert pending == ["a"]
         record = behind.record(RunStatus.INTERRUPTED)
-        await delivery.close(record, pending, keeps_disk=False)
+        closed = await delivery.close(record, pending, keeps_disk=False)
+    assert (closed.pending, closed.not_sent) == ((), 1)
+    assert set(await behind.committed()) == {"b"}
     manifest = await behind.manifest()
+    assert manifest.run.not_sent == 1
     assert [one.path for one in manifest.resources] == ["jobs/b/datapackage.json"]
 
 
@@ -251,15 +196,11 @@ async def test_one_damaged_package_keeps_no_other_from_what_was_sent(
             behind.attempt(job, {"1": b"1", "stuck": b"2"})
             await delivery.ended(behind.finished(job), hold=True)
         behind.run.database.keep("a", [b"{}"])
-        entry = Ended(name="a", status=JobStatus.FAILED, package=_named(behind, "a"))
-        behind.run.seal(entry)
+        package = Object(key=JobKey(behind.run.run, "a").text, bytes=1, sha256="0" * 64)
+        behind.run.seal(Ended(name="a", status=JobStatus.FAILED, package=package))
         assert await delivery.flush(SOON, keeps_disk=False) == ["a"]
         assert set(delivery.broken) == {"a"}
     assert set(await behind.committed()) == {"b"}
-
-
-def _named(world: World, job: str) -> Object:
-    return Object(key=JobKey(world.run.run, job).text, bytes=1, sha256="0" * 64)
 
 
 async def test_the_smallest_files_come_first(behind: World, s3_proxy: FaultProxy) -> None:
@@ -274,24 +215,3 @@ async def test_the_smallest_files_come_first(behind: World, s3_proxy: FaultProxy
     puts = [one.path for one in s3_proxy.seen if one.method == "PUT" and "/files/" in one.path]
     for job, order in (("a", ["200", "300", "9000"]), ("b", ["10", "100"])):
         assert [path.rpartition("/")[2] for path in puts if f"/jobs/{job}/" in path] == order
-
-
-def _reasons(world: World, event: str) -> list[str]:
-    return [str(one["reason"]) for one in world.events if one["event"] == event]
-
-
-async def test_a_refusal_is_told_in_the_stores_own_word(
-    behind: World, s3_proxy: FaultProxy
-) -> None:
-    """It is not tried again at the end of a run; the next run finds everything."""
-    async with behind.under_way("a") as delivery:
-        behind.attempt("a", {"1": b"1"})
-        await delivery.ended(behind.finished("a"), hold=True)
-    s3_proxy.inject(Answer(403, "AccessDenied"))
-    async with asyncio.timeout(SECONDS):
-        assert await recovered(behind) == 0
-    s3_proxy.heal()
-    assert await recovered(behind) == 1
-    assert not behind.run.root.exists()
-    assert "AccessDenied" in _reasons(behind, "job.postponed")[0]
-    assert set(await behind.committed()) == {"a"}

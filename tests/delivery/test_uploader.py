@@ -5,7 +5,6 @@ import mmap
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Self
 
 import pytest
@@ -14,7 +13,7 @@ from agent.delivery.database import Database
 from agent.delivery.scan import Scan
 from agent.delivery.sent import OutboxFile
 from agent.delivery.uploader import results_of
-from tests.delivery.world import World, folder_bucket, no_descriptors
+from tests.delivery.world import World, no_descriptors
 
 MOMENT = 0.3
 """Seconds for what nothing tells of; with fewer the test would show less, and not fail."""
@@ -66,18 +65,18 @@ class Pages:
 
 
 @pytest.mark.timeout(60)
-async def test_what_a_job_has_sent_is_noted_although_another_one_notes_it(tmp_path: Path) -> None:
+async def test_what_a_job_has_sent_is_noted_although_another_one_notes_it(local: World) -> None:
     """Its package is sealed next, and would be without the file that another job's note is still writing down."""
-    world, passed = World.make(tmp_path, folder_bucket(tmp_path / "bucket")), asyncio.Semaphore(0)
-    uploader = world.uploader(lambda _: passed.release())
-    first, second = files(world, "first"), files(world, "second")
+    passed = asyncio.Semaphore(0)
+    uploader = local.uploader(lambda _: passed.release())
+    first, second = files(local, "first"), files(local, "second")
     goes_on = threading.Event()
 
     def pages() -> Iterator[list[OutboxFile]]:
         yield first
         goes_on.wait(30)
 
-    async with slow_disk(world.run.database):
+    async with slow_disk(local.run.database):
         ours = asyncio.create_task(uploader.send(pages()))
         await passed.acquire()
         other = asyncio.create_task(uploader.send([second]))
@@ -88,51 +87,47 @@ async def test_what_a_job_has_sent_is_noted_although_another_one_notes_it(tmp_pa
         assert not ours.done(), "it did not wait for its note"
     assert [await ours, await other] == [{}, {}]
     for job in ("first", "second"):
-        assert [file.path for file in world.run.sent.sealed(job)] == ["files/result"]
+        assert [file.path for file in local.run.sent.sealed(job)] == ["files/result"]
 
 
-async def test_what_the_disk_refuses_to_note_is_noted_with_the_next(tmp_path: Path) -> None:
+async def test_what_the_disk_refuses_to_note_is_noted_with_the_next(local: World) -> None:
     """Whose file it was hears of it; another job, whose note it may have been, finds it noted all the same."""
-    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    uploader, page, path = world.uploader(), files(world, "a"), world.run.database.path
-    world.run.database.close()
+    uploader, page, path = local.uploader(), files(local, "a"), local.run.database.path
+    local.run.database.close()
     away = path.rename(path.with_suffix(".away"))
     with pytest.raises(OSError, match="unable to open database"):
         await uploader.send([page])
     away.rename(path)
     assert await uploader.send([]) == {}
-    assert [file.path for file in world.run.sent.sealed("a")] == ["files/result"]
+    assert [file.path for file in local.run.sent.sealed("a")] == ["files/result"]
 
 
-async def test_a_file_that_its_program_has_mapped_is_sent_again(tmp_path: Path) -> None:
+async def test_a_file_that_its_program_has_mapped_is_sent_again(local: World) -> None:
     """A write to a page that is dirty already changes no time of a file, until the page was on the disk."""
-    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    uploader, output = world.uploader(), world.attempt("a", {"result": b"0"})
+    uploader, output = local.uploader(), local.attempt("a", {"result": b"0"})
     with (output / "result").open("r+b") as stream, mmap.mmap(stream.fileno(), 1) as mapped:
         mapped[0:1] = b"1"
         (found,) = results_of("a", output, Scan())
         await uploader.send([found], stop=asyncio.Event())
         mapped[0:1] = b"2"
     (found,) = results_of("a", output, Scan())
-    await uploader.send([world.run.sent.expect(found)])
-    assert await world.content("a", "files/result") == b"2"
+    await uploader.send([local.run.sent.expect(found)])
+    assert await local.content("a", "files/result") == b"2"
 
 
-async def test_the_end_of_the_files_is_looked_for_once(tmp_path: Path) -> None:
+async def test_the_end_of_the_files_is_looked_for_once(local: World) -> None:
     """Not once for each request that there may be at a time: a thread does it, and the last files wait behind them."""
-    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    output = world.attempt("a", {str(number): b"1" for number in range(20)})
+    output = local.attempt("a", {str(number): b"1" for number in range(20)})
     pages = Pages(results_of("a", output, Scan()))
-    await world.uploader().send(map(world.run.sent.expect, pages))
-    assert len(list(world.run.sent.sealed("a"))) == 20
+    await local.uploader().send(map(local.run.sent.expect, pages))
+    assert len(list(local.run.sent.sealed("a"))) == 20
     assert pages.ends == 1
 
 
-async def test_want_of_descriptors_is_no_fault_of_a_file(tmp_path: Path) -> None:
+async def test_want_of_descriptors_is_no_fault_of_a_file(local: World) -> None:
     """It is sent at the next try, and not refused."""
-    world = World.make(tmp_path, folder_bucket(tmp_path / "bucket"))
-    uploader, page = world.uploader(), files(world, "a")
+    uploader, page = local.uploader(), files(local, "a")
     with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
         await uploader.send([page])
     assert await uploader.send([page]) == {}
-    assert [file.path for file in world.run.sent.sealed("a")] == ["files/result"]
+    assert [file.path for file in local.run.sent.sealed("a")] == ["files/result"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,11 +25,23 @@ from agent.contract.manifest import Manifest, RunRecord, read_manifest
 from agent.contract.package import Attempt, JobRecord, Package, read_package
 from agent.contract.results import JobStatus, RunStatus
 from agent.delivery.delivery import Delivery
+from agent.delivery.recovery import deliver_pending
 from agent.delivery.spool import Finished, Spool, SpooledRun
 from agent.delivery.uploader import Uploader
 
 SECRET = "hunter2-hunter2"
+SECONDS = 60.0
+"""For what is waited for; usual is a moment."""
+FINDER = "20261126T000000Z-abcdef"
+"""A later run, which finds what an earlier one left."""
 MOST = 64 * 1024**2
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what a background task does."""
+    async with asyncio.timeout(SECONDS):
+        while not await condition():  # noqa: ASYNC110 -- the bucket tells nobody
+            await asyncio.sleep(0.05)
 
 
 def now() -> datetime:
@@ -55,8 +67,7 @@ def no_descriptors() -> Iterator[None]:
 
 def began() -> Began:
     """Return a beginning with an hour to its deadline."""
-    moment = now()
-    host = Host(name="host")
+    moment, host = now(), Host(name="host")
     return Began(
         started=moment, deadline=moment + timedelta(hours=1), host=host, agent="1", channel="v*"
     )
@@ -144,6 +155,26 @@ class World:
             await delivery.plan(Planned(count=len(jobs), jobs=jobs))
             yield delivery
 
+    async def deliver(self, *jobs: Finished) -> dict[str, Ended]:
+        """Deliver a run of which these jobs have ended, but for its close, and return what is committed."""
+        async with self.under_way(*(one.job.name for one in jobs)) as delivery:
+            for one in jobs:
+                await delivery.ended(one)
+            assert await delivery.flush(SECONDS) == []
+        return await self.committed()
+
+    async def recovered(self, runs: Sequence[SpooledRun] | None = None) -> int:
+        """Have a later run finish what is in the spool."""
+        return await deliver_pending(
+            self.spool,
+            self.spool.pending(self.log) if runs is None else runs,
+            self.opened(),
+            finder=FINDER,
+            concurrency=self.concurrency,
+            redactor=self.redactor,
+            log=self.log,
+        )
+
     def attempt(
         self, job: str, files: Mapping[str, bytes], *, number: int = 1, printed: str = "ran\n"
     ) -> Path:
@@ -209,6 +240,10 @@ class World:
         assert state.invalid == {}
         return state.runs[self.run.run]
 
+    async def has(self, job: str) -> bool:
+        """Tell whether a job is committed."""
+        return job in (await self.seen()).results
+
     async def committed(self) -> dict[str, Ended]:
         """Return the jobs that are committed, after a look at everything that their entries name."""
         jobs = {name: result.job for name, result in (await self.seen()).results.items()}
@@ -230,6 +265,12 @@ class World:
             stored = JobKey(key.run, key.job, resource.path).text
             digest = resource.hash.removeprefix("sha256:")
             await self.held(Object(key=stored, bytes=resource.bytes, sha256=digest))
+        return package
+
+    async def package(self, job: str) -> Package:
+        """Return the package of a job that is committed, after a look at everything that it names."""
+        package = await self.sound((await self.committed())[job])
+        assert package is not None
         return package
 
     async def held(self, wanted: Object) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.contract.described import Said
 from agent.contract.descriptor import Role, Sealed
-from agent.contract.entries import Closed, Entry, LeftOut, Planned, StoodBack, write_entry
+from agent.contract.entries import LeftOut, Planned, StoodBack, write_entry
 from agent.contract.facts import (
     Browser,
     Host,
@@ -194,27 +194,17 @@ _ENTRIES = (
     examples.entry(jobs=(examples.ended("weekly", JobStatus.SKIPPED, package=None, state=None),)),
 )
 ENTRIES: tuple[dict[str, Any], ...] = tuple(json.loads(write_entry(one)) for one in _ENTRIES)
-SHARD_ENTRY: dict[str, Any] = json.loads(
-    write_entry(
-        Entry(
-            schedule=SHARD.schedule,
-            batch=SHARD.name,
-            run=RUN,
-            nonce=NONCE,
-            written=STARTED,
-            began=examples.began(slot=None, group="g", shard=0, shards=2),
-        )
-    )
+_OF_A_SHARD = examples.entry(
+    schedule=SHARD.schedule,
+    batch=SHARD.name,
+    began=examples.began(slot=None, group="g", shard=0, shards=2),
 )
+SHARD_ENTRY: dict[str, Any] = json.loads(write_entry(_OF_A_SHARD))
 
 RELEASES = ReleaseKey("v*", RUN, NONCE, 0, snapshot=True)
 _VERSION: dict[str, Any] = {
-    "line": "x|tag|v*",
-    "tag": True,
-    "ref": "v1.2",
-    "commit": "c" * 40,
-    "time": 1,
-}
+    "line": "x|tag|v*", "tag": True, "ref": "v1.2", "commit": "c" * 40, "time": 1,
+}  # fmt: skip
 _GOOD = Good(**_VERSION, fetched=STARTED, signed="eA==", jobs=("quotes",))
 _LEARNT = (
     Learnt(seen=Seen(repository="x", tag="v1.2", commit="c" * 40)),
@@ -245,13 +235,11 @@ RELEASE_ENTRY: dict[str, Any] = json.loads(
 # What a disk holds.
 
 SPOOLED: dict[str, Any] = {
-    "began": json.loads(examples.began().model_dump_json()),
-    "planned": json.loads(_PLANNED.model_dump_json()),
-    "record": json.loads(RECORD.model_dump_json()),
-    "finished": json.loads(Finished(job=JOB, outputs=examples.ended().outputs).model_dump_json()),
-    "entry": json.loads(examples.ended().model_dump_json()),
-    "closing": json.loads(
-        Closing(closed=Closed(status=RunStatus.PARTIAL, finished=ENDED)).model_dump_json()
-    ),
+    "began": examples.began().model_dump(mode="json"),
+    "planned": _PLANNED.model_dump(mode="json"),
+    "record": RECORD.model_dump(mode="json"),
+    "finished": Finished(job=JOB, outputs=examples.ended().outputs).model_dump(mode="json"),
+    "entry": examples.ended().model_dump(mode="json"),
+    "closing": Closing(closed=examples.closed(RunStatus.PARTIAL)).model_dump(mode="json"),
 }
 """The notes of a run in the spool."""

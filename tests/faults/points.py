@@ -64,7 +64,7 @@ POINTS: tuple[Point, ...] = (
     *_at("jobs noted as committed", "delivery.spool", "SpooledRun.commit", "enter", "leave"),
     *_at("entries found in a listing", "batch.log", "LogWriter.prove", "enter", "leave"),
     *_at("part of the log cut", "delivery.spool", "SpooledRun.cut_part", "enter", "leave"),
-    *_at("manifest sealed", "delivery.closing", "Closer._seal", "enter", "leave"),
+    *_at("manifest sealed", "delivery.delivery", "Delivery._seal_manifest", "enter", "leave"),
     *_at("end noted", "delivery.spool", "SpooledRun.seal_end", "enter", "leave"),
     *_at("run discarded", "delivery.spool", "SpooledRun.discard", "enter", "leave"),
     *_at("run cleared away", "delivery.spool", "_clear_away", "enter"),
@@ -76,7 +76,9 @@ SHARD_POINTS: tuple[Point, ...] = (
     *_at("batch begun", "batch.session", "BatchSession.begin", "enter", "leave"),
     *_at("batch settled", "batch.session", "BatchSession.settle", "enter", "leave"),
     *_at("jobs of a shard appended", "delivery.committer", "Committer._append", "enter", "leave"),
-    *_at("shard's manifest sealed", "delivery.closing", "Closer._seal", "enter", "leave"),
+    *_at(
+        "shard's manifest sealed", "delivery.delivery", "Delivery._seal_manifest", "enter", "leave"
+    ),
     *_at("shard's run discarded", "delivery.spool", "SpooledRun.discard", "enter", "leave"),
 )
 """What a run that is a shard does besides, and the steps around it."""

@@ -24,6 +24,7 @@ from consumer.bucket import ReadOnlyBucket
 from consumer.follow import poll
 from consumer.pull.folder import Destination
 from consumer.pull.plan import Wish
+from consumer.pull.progress import Lines
 from consumer.pull.report import Rejected
 from consumer.pull.session import pull
 from consumer.store import Store
@@ -38,19 +39,8 @@ Mark = tuple[int, str]
 PAUSE_SECONDS = 0.05
 LAST_SECONDS = 60.0
 """For the pull at the end of a trial, after all faults: it must see everything."""
-
-
-class Quiet:
-    """Watches a pull and says nothing."""
-
-    def expects(self, what: str, size: int) -> None:
-        """Say nothing."""
-
-    def received(self, size: int) -> None:
-        """Say nothing."""
-
-    def told(self, event: object) -> None:
-        """Say nothing."""
+QUIET = Lines(lambda _, __: None)
+"""Watches a pull and says nothing."""
 
 
 class _Beside:
@@ -213,7 +203,7 @@ class Puller(_Beside):
             self._store = Store.open(None, bucket.identity, datetime.now(UTC))
         await poll(bucket, self._store, datetime.now(UTC))
         with Destination.open(self._dest) as folder:
-            report = await pull(bucket, self._store, folder, Wish(partial=True), Quiet())
+            report = await pull(bucket, self._store, folder, Wish(partial=True), QUIET)
         self.rejected += [repr(event) for event in report.events if isinstance(event, Rejected)]
         self.pulls += 1
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from tests.bucket.bucket import Bucket
 from tests.bucket.layout import log_key
 from tests.bucket.sound import Broken, File, Inspection, Looker, examine
-from tests.faults.ledger import finished, succeeded
 from tests.faults.points import POINTS, SHARD_POINTS
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench, Ran, finish
@@ -195,12 +194,24 @@ class Scenario:
         assert ran.code in {*DONE, -9, 137}, ran.stderr[-3000:]
         return ran.code in (-9, 137)
 
+    def _told(self, kind: str) -> list[list[str]]:
+        """Return the lines of a kind that the jobs wrote; one that a kill has torn says nothing."""
+        text = self.ledger.read_text() if self.ledger.exists() else ""
+        lines = (line.split() for line in text.split("\n")[:-1])
+        return [words for said, *words in lines if said == kind]
+
+    @property
+    def finished(self) -> list[File]:
+        """The files that jobs finished, in that order."""
+        return [File(*words) for words in self._told("file")]
+
     def wipe(self) -> None:
         """Let the disk be gone with the machine; its jobs are gone with it."""
         now = time.time()
         gone = {path.name: path / "log.jsonl" for path in self.bench.spool}
-        good = succeeded(self.ledger)
-        due = {job for job, at in good.items() if job[0] in gone and at < now - COMMITTED_WITHIN}
+        ends = self._told("ended")
+        good = {(run, job) for run, job, at in ends if float(at) < now - COMMITTED_WITHIN}
+        due = {(run, job) for run, job in good if run in gone}
         self.wiped.runs |= gone.keys()
         self.wiped.due |= due
         for run, log in gone.items():
@@ -233,7 +244,7 @@ class Scenario:
     def examine(self) -> Broken:
         """Return what does not hold of the bucket now."""
         seen = self.looker.look()
-        wanted = [file for file in finished(self.ledger) if self._must_be_there(seen, file)]
+        wanted = [file for file in self.finished if self._must_be_there(seen, file)]
         broken = examine(seen, wanted, gone=self.wiped.runs)
         done = Counter((batch, job) for batch, _, job in seen.successes())
         broken.twice += sum(times - 1 for times in done.values())

@@ -37,8 +37,7 @@ from agent.contract.names import parse_written, path_problem
 from agent.contract.package import Package, seal_package
 from agent.contract.package import read_package as read_package_again
 from agent.contract.releases import ReleaseEntry, facts_of, read_release_entry
-from agent.delivery.closing import closed_of
-from agent.delivery.sealing import after_death, entry_of, status_of
+from agent.delivery.sealing import after_death, closed_of, entry_of, status_of
 from agent.delivery.spool import Closing, Finished
 from agent.jobs.plan import SchedulerState, next_step
 from agent.jobs.resultfile import read_result
@@ -222,7 +221,7 @@ def _notes(data: bytes) -> None:
     record = record.model_copy(update=changes)
     manifest = b"".join(seal_manifest(record, [_object(key.text, package)], []))
     assert isinstance(read_again(ManifestKey(RUN), manifest), Manifest)
-    closing = Closing(closed=closed_of(record, None, ()))
+    closing = Closing(closed=closed_of(record, None, (), None))
     assert Closing.model_validate_json(closing.model_dump_json()) == closing
 
 

@@ -12,10 +12,9 @@ import os
 import random
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ import pytest
 from tests.bucket.sound import Broken
 from tests.faults.figures import Figures
 from tests.faults.points import ON_THE_KEPT_DISK, POINTS, RECOVERY, SHARD_POINTS, Point
-from tests.faults.scenario import LASTS, Scenario
+from tests.faults.scenario import LASTS, Scenario, Wiped
 from tests.parts.seaweed import S3Server
 
 SEEDS = int(os.environ.get("MAYFLY_CRASH_SEEDS", "0"))
@@ -40,16 +39,30 @@ AT_ONCE = {"kept": 2, "wiped": 6}
 """Computers at once; those whose disk is wiped mostly wait for a job."""
 
 
-@dataclass
-class Tally:
-    """What became of a point's cases."""
+@dataclass(frozen=True)
+class Case:
+    """What became of a kill.
 
-    cases: int = 0
-    broken: Broken = field(default_factory=Broken)
-    converged: int = 0
-    most: int = 0
-    not_reached: int = 0
-    read: int = 0
+    Attributes:
+        occurrence: At which passage of the point it was meant to be.
+        runs: How many more it took until nothing waited.
+        broken: What does not hold since.
+    """
+
+    seed: int
+    point: Point
+    occurrence: int
+    killed: bool
+    runs: int
+    broken: Broken
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong, with how to see it again; empty where nothing is."""
+        if self.killed and self.runs <= 2 and self.broken == Broken():
+            return ""
+        again = f"MAYFLY_CRASH_FROM={self.seed} MAYFLY_CRASH_SEEDS=1"
+        return f"{again} MAYFLY_CRASH_POINT={self.point.name!r}: {self}"
 
 
 @pytest.mark.timeout(HOURS)
@@ -64,67 +77,53 @@ def test_killed_at_every_point(tmp_path: Path, s3_server: S3Server, kind: str, d
         every = tuple(point for point in every if not point.where.startswith(ON_THE_KEPT_DISK))
     points = [point for point in every if ONLY in point.name][:: 1 if ONLY else EVERY]
     began = time.monotonic()
-    tallies: defaultdict[str, Tally] = defaultdict(Tally)
 
-    def chain(seed: int) -> list[str]:
-        in_s3 = seed % 3 == 0
+    def chain(seed: int) -> tuple[list[Case], Wiped]:
         lasts = LASTS if disk == "wiped" and seed % 2 == 1 else 3.0 if seed % 5 == 0 else 0.0
         scenario = Scenario.make(
             tmp_path / str(seed),
             f"{seed} {disk}",
-            s3_server if in_s3 else None,
+            s3_server if seed % 3 == 0 else None,
             early=lasts,
             shard=kind == "shard",
         )
-        lines = _chain(scenario, seed, points, tallies, wiped=disk == "wiped")
-        log = scenario.wiped
-        tallies["log"].read += log.read
-        return [*lines, *([f"seed {seed}: {log}"] if log.unreadable else [])]
+        return _chain(scenario, seed, points, wiped=disk == "wiped"), scenario.wiped
 
     with ThreadPoolExecutor(AT_ONCE[disk]) as pool:
-        wrong = [line for lines in pool.map(chain, seeds) for line in lines]
-    _report(kind, disk, tallies, points, time.monotonic() - began)
+        done = list(pool.map(chain, seeds))
+    cases = [case for cases, _ in done for case in cases]
+    _report(kind, disk, points, cases)
+    read, seconds = sum(log.read for _, log in done), time.monotonic() - began
+    each = seconds / max(len(cases), 1)
+    sys.stdout.write(f"\n{seconds:.0f} s, {each:.1f} s for each case; {read} lines of lost logs\n")
+    wrong = [case.wrong for case in cases if case.wrong]
+    wrong += [f"{log}" for _, log in done if log.unreadable]
     assert not wrong, "\n".join(wrong)
 
 
-def _chain(
-    scenario: Scenario,
-    seed: int,
-    points: Sequence[Point],
-    tallies: dict[str, Tally],
-    *,
-    wiped: bool,
-) -> list[str]:
-    """Break one computer at each of the points in turn; return what was wrong, with how to see it again."""
+def _chain(scenario: Scenario, seed: int, points: Sequence[Point], *, wiped: bool) -> list[Case]:
+    """Break one computer at each of the points in turn."""
     counts = scenario.bench.folder / "counts.json"
     scenario.release()
     assert not scenario.crashing("none", 0, counts)
     passed: dict[str, int] = json.loads(counts.read_text())
-    wrong = []
+    cases = []
     before = Broken()
     for point in points:
         chance = random.Random(f"{seed} {point.name}")
         occurrence = chance.randint(1, passed.get(point.where, 1))
-        tally = tallies[point.name]
         killed = _kill_at(scenario, point, occurrence)
         if wiped:
             scenario.wipe()
         runs = scenario.converge()
         seen = scenario.examine()
-        tally.cases += 1
-        tally.not_reached += not killed
-        tally.converged += runs <= 2
-        tally.most = max(tally.most, runs)
         # What was wrong already is the earlier point's.
-        tally.broken += seen - before
-        if seen != before or runs > 2 or not killed:
-            wrong.append(
-                f"MAYFLY_CRASH_FROM={seed} MAYFLY_CRASH_SEEDS=1 MAYFLY_CRASH_POINT={point.name!r}: "
-                f"occurrence {occurrence}, killed {killed}, runs {runs}, {seen - before}"
-            )
-            sys.stdout.write(f"{wrong[-1]}\n")
+        case = Case(seed, point, occurrence, killed, runs, seen - before)
+        if case.wrong:
+            sys.stdout.write(f"{case.wrong}\n")
+        cases.append(case)
         before = seen
-    return wrong
+    return cases
 
 
 def _kill_at(scenario: Scenario, point: Point, occurrence: int) -> bool:
@@ -138,9 +137,7 @@ def _kill_at(scenario: Scenario, point: Point, occurrence: int) -> bool:
     return False
 
 
-def _report(
-    kind: str, disk: str, tallies: dict[str, Tally], points: Sequence[Point], seconds: float
-) -> None:
+def _report(kind: str, disk: str, points: Sequence[Point], cases: Sequence[Case]) -> None:
     tables = {("run", "kept"): "1", ("shard", "kept"): "1b", ("run", "wiped"): "1c"}
     figures = Figures(
         point=tables.get((kind, disk), "1d"),
@@ -153,25 +150,19 @@ def _report(
         seed=FIRST,
         long=SEEDS >= LONG and not ONLY,
     )
-    whole = Tally()
     for point in points:
-        tally = tallies[point.name]
-        if tally.broken != Broken() or tally.converged < tally.cases or tally.not_reached:
-            figures.row(point.name, *_cells(tally))
-        whole.cases += tally.cases
-        whole.broken += tally.broken
-        whole.converged += tally.converged
-        whole.most = max(whole.most, tally.most)
-    figures.row(f"all {len(points)} points", *_cells(whole))
+        mine = [case for case in cases if case.point == point]
+        if any(case.wrong for case in mine):
+            figures.row(point.name, *_cells(mine))
+    figures.row(f"all {len(points)} points", *_cells(cases))
     figures.write()
-    each = seconds / max(whole.cases, 1)
-    read = tallies["log"].read
-    sys.stdout.write(f"\n{seconds:.0f} s, {each:.1f} s for each case; {read} lines of lost logs\n")
 
 
-def _cells(tally: Tally) -> tuple[int | str, ...]:
-    broken = tally.broken
-    share = f"{100 * tally.converged / max(tally.cases, 1):g} %"
+def _cells(cases: Sequence[Case]) -> tuple[int | str, ...]:
+    broken = sum((case.broken for case in cases), Broken())
+    converged = sum(case.runs <= 2 for case in cases)
+    share = f"{100 * converged / max(len(cases), 1):g} %"
     wrong = broken.missing + broken.different
     extra = broken.unlisted + broken.vanished
-    return (tally.cases, broken.lost, broken.twice, wrong, extra, share, f"<= {tally.most}")
+    most = max((case.runs for case in cases), default=0)
+    return (len(cases), broken.lost, broken.twice, wrong, extra, share, f"<= {most}")

@@ -6,14 +6,13 @@ has enough; after each, the room is given back and the next run must finish what
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import pytest
 
-from tests.bucket.bucket import Bucket
 from tests.bucket.sound import Looker, all_sound, sound
 from tests.faults.figures import Figures
 from tests.parts.small_disk import FailingDisk, SmallDisk
@@ -40,34 +39,9 @@ JOBS = """
 FILES = {"three": {"three/1", "three/2", "three/3"}, "one": {"one/1"}}
 CODES = {0, 3, 4, 5, 6, 8}
 """Of runs on a failing disk: done, or a failure that has a name."""
-
-
-def new_bench(folder: Path) -> tuple[Bench, Bucket]:
-    """Return a computer whose state is going to be on a disk of its own, and its bucket, which is not."""
-    bench = Bench.make(folder)
-    return bench, bench.bucket
-
-
-@dataclass
-class Tally:
-    """What was seen of one kind of shortage; each list says what went wrong, and where."""
-
-    codes: Counter[int] = field(default_factory=Counter)
-    unclear: list[str] = field(default_factory=list)
-    touched: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
-
-    @property
-    def faults(self) -> list[str]:
-        """All that went wrong."""
-        return [*self.unclear, *self.touched, *self.lost, *self.stuck]
-
-    def row(self) -> tuple[int, str, int, int, int, int]:
-        """Return what the table of figures says of it."""
-        codes = ", ".join(f"{code}: {times}" for code, times in sorted(self.codes.items()))
-        wrong = (len(self.unclear), len(self.touched), len(self.lost), len(self.stuck))
-        return self.codes.total(), codes, *wrong
+FAULTS = UNCLEAR, TOUCHED, LOST, STUCK = (
+    "unclear ends", "committed runs touched", "finished files lost", "not finished by the next run",
+)  # fmt: skip
 
 
 def is_clear(ran: Ran, state: Path) -> bool:
@@ -93,16 +67,18 @@ class Sweep:
     Attributes:
         kind: Of what there is not enough: pages or inodes.
         new: Whether each pair of runs finds a new release.
+        codes: The exit codes of the runs.
+        faults: What went wrong, and where: by columns of the table.
     """
 
     bench: Bench
-    bucket: Bucket
     disk: SmallDisk
     kind: str
     new: bool
-    tally: Tally = field(default_factory=Tally)
+    codes: Counter[int] = field(default_factory=Counter)
+    faults: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def all(self) -> Tally:
+    def all(self) -> None:
         """Try 0, STEP, 2 x STEP, ... until the room is enough."""
         self.bench.release("v0.0", JOBS)
         assert self.bench.run().code == 0
@@ -112,40 +88,39 @@ class Sweep:
             well = well + 1 if self.one(n) == 0 else 0
             if well == ENOUGH:
                 break
-        return self.tally
 
     def one(self, n: int) -> int:
         """Make a pair of runs, and compare what they said with the bucket; return the first one's exit code."""
         label, version = f"{n} {self.kind}, new={self.new}", "v0.0"
         if self.new:
             self.bench.release(version := f"v1.{n}", JOBS)
-        before = all_sound(self.bucket)
+        before = all_sound(self.bench.bucket)
         (self.disk.leave_pages if self.kind == "pages" else self.disk.leave_inodes)(n)
         ran = self.bench.run()
         self.disk.give_back()
-        self.tally.codes[ran.code] += 1
+        self.codes[ran.code] += 1
         if not is_clear(ran, self.bench.state):
-            self.tally.unclear.append(f"{label}: {ran.code}: {ran.stderr[-2000:]}")
-        seen = Looker(self.bucket.objects).look()
+            self.faults[UNCLEAR].append(f"{label}: {ran.code}: {ran.stderr[-2000:]}")
+        seen = Looker(self.bench.bucket.objects).look()
         if any(list(seen.problems_of(seen.runs[run])) for run in before):
-            self.tally.touched.append(label)
+            self.faults[TOUCHED].append(label)
         self._finish(label, version, ran)
         return ran.code
 
     def _finish(self, label: str, version: str, ran: Ran) -> None:
-        again = self.bench.run()
+        again, bucket = self.bench.run(), self.bench.bucket
         if again.code != 0 or self.bench.spool:
-            self.tally.stuck.append(f"{label}: then {again.code}: {again.stderr[-2000:]}")
+            self.faults[STUCK].append(f"{label}: then {again.code}: {again.stderr[-2000:]}")
             return
-        if (ref := sound(self.bucket, again.run_id).release["ref"]) != version:
-            self.tally.stuck.append(f"{label}: afterwards {ref}, not {version}")
-        all_sound(self.bucket)
-        runs = self.bucket.runs
+        if (ref := sound(bucket, again.run_id).release["ref"]) != version:
+            self.faults[STUCK].append(f"{label}: afterwards {ref}, not {version}")
+        all_sound(bucket)
+        runs = bucket.runs
         for run in (ran, again):
             # A run that could not even write down that it begins has done nothing, and is in no bucket.
             there = runs[run.run_id].results if run.outcome and run.run_id in runs else set()
             if finished(run) - there:
-                self.tally.lost.append(f"{label}: {run.run_id}")
+                self.faults[LOST].append(f"{label}: {run.run_id}")
 
 
 @pytest.mark.timeout(1800)
@@ -157,33 +132,31 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path) -> None:
         title="A state directory without room, at every page and every inode",
         command=f"MAYFLY_DISK_STEP={STEP} pytest tests/faults/test_disk.py -s",
         columns=(
-            "what there is not enough of",
-            "runs",
-            "exit codes: times",
-            "unclear ends",
-            "committed runs touched",
-            "finished files lost",
-            "not finished by the next run",
+            *("what there is not enough of", "runs", "exit codes: times"),
+            *FAULTS,
         ),
         seed=None,
         long=STEP == 1,
     )
-    faults = []
+    faults: list[str] = []
     for kind in ("pages", "inodes"):
         for new in (False, True):
-            bench, bucket = new_bench(tmp_path / f"{kind}-{new}")
+            bench = Bench.make(tmp_path / f"{kind}-{new}")
             with SmallDisk(bench.state) as disk:
-                tally = Sweep(bench, bucket, disk, kind, new).all()
+                sweep = Sweep(bench, disk, kind, new)
+                sweep.all()
             release = "a new release" if new else "the release is there"
-            figures.row(f"{kind}, {release}", *tally.row())
-            faults += tally.faults
+            codes = ", ".join(f"{code}: {times}" for code, times in sorted(sweep.codes.items()))
+            wrong = [sweep.faults[fault] for fault in FAULTS]
+            figures.row(f"{kind}, {release}", sweep.codes.total(), codes, *map(len, wrong))
+            faults += chain.from_iterable(wrong)
     figures.write()
     assert faults == []
 
 
 def test_a_disk_that_is_read_only_from_the_start(tmp_path: Path) -> None:
     """Nothing is run or announced: exit code 4, the folder and what to do; a writable disk is all that it takes."""
-    bench, bucket = new_bench(tmp_path)
+    bench = Bench.make(tmp_path)
     bench.release("v1", JOBS)
     with SmallDisk(bench.state) as disk:
         first = bench.run()
@@ -196,8 +169,8 @@ def test_a_disk_that_is_read_only_from_the_start(tmp_path: Path) -> None:
         disk.give_back()
         again = bench.run()
         assert again.code == 0, again.stderr
-        assert all_sound(bucket) == [first.run_id, again.run_id]
-        assert len(bucket.runs) == 2
+        assert all_sound(bench.bucket) == [first.run_id, again.run_id]
+        assert len(bench.bucket.runs) == 2
 
 
 WAITING = """
@@ -218,7 +191,7 @@ WAITING = """
 
 def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
     """Its kernel makes it read-only: the run ends at once with exit code 6; on the mended disk the next delivers it."""
-    bench, bucket = new_bench(tmp_path)
+    bench = Bench.make(tmp_path)
     bench.release("v1", WAITING.replace("FOLDER", str(tmp_path)))
     with FailingDisk(bench.state, tmp_path / "disk.img") as disk:
         with bench.running() as process:
@@ -230,11 +203,11 @@ def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
         assert f"the file system of {bench.state} is read-only" in ran.outcome["undelivered"]
         assert "mount it writable" in ran.outcome["undelivered"]
         assert "Traceback" not in ran.stderr
-        assert all(not run.ends for run in bucket.runs.values())
+        assert all(not run.ends for run in bench.bucket.runs.values())
         disk.mend()
         bench.release("v2", JOBS)
         again = bench.run()
         assert again.code == 0, again.stderr
-        assert all_sound(bucket) == [ran.run_id, again.run_id]
-        assert {"one/1"} <= bucket.run(ran.run_id).results
+        assert all_sound(bench.bucket) == [ran.run_id, again.run_id]
+        assert {"one/1"} <= bench.bucket.run(ran.run_id).results
         assert bench.spool == []

@@ -23,7 +23,7 @@ from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench
 
 LONG = bool(os.environ.get("MAYFLY_LOAD"))
-COUNTS = (1_000, 10_000, 100_000) if LONG else (1_000, 5_000)
+COUNTS = (1_000, 10_000, 100_000) if LONG else (1_000, 20_000)
 LARGE_MIB = 5 * 1024 if LONG else 100
 JOBS = 500 if LONG else 50
 STORES = ("file", "s3") if LONG else ("file",)
@@ -133,14 +133,8 @@ def figures() -> Iterator[Figures]:
         title="Load; per file: times that at 1,000 files",
         command="MAYFLY_LOAD=1 pytest tests/faults/test_load.py -s",
         columns=(
-            "run",
-            "bucket",
-            "whole run, s",
-            "agent's CPU, s",
-            "time per file",
-            "CPU per file",
-            "peak, MiB",
-            "without mapped files, MiB",
+            *("run", "bucket", "whole run, s", "agent's CPU, s", "time per file", "CPU per file"),
+            *("peak, MiB", "without mapped files, MiB"),
         ),
         long=LONG,
     )
@@ -164,8 +158,11 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
-def _kind(bench: Bench) -> str:
-    return bench.store.partition(":")[0]
+def _row(figures: Figures, what: str, bench: Bench, load: Load, *per_file: float) -> None:
+    times = [f"{each:.2f}" for each in per_file] or ["", ""]
+    memory = (f"{load.peak:.0f}", f"{load.own:.0f}")
+    kind = bench.store.partition(":")[0]
+    figures.row(what, kind, f"{load.seconds:.1f}", f"{load.cpu:.1f}", *times, *memory)
 
 
 def _made(bench: Bench, tag: str, files: int) -> Load:
@@ -208,9 +205,7 @@ def test_many_files(bench: Bench, figures: Figures) -> None:
         times = COUNTS[0] / count
         slower = (load.seconds - empty.seconds) / (first.seconds - empty.seconds) * times
         work = (load.cpu - empty.cpu) / (first.cpu - empty.cpu) * times
-        cells = (f"{load.seconds:.1f}", f"{load.cpu:.1f}", f"{slower:.2f}", f"{work:.2f}")
-        memory = (f"{load.peak:.0f}", f"{load.own:.0f}")
-        figures.row(f"{count:,} files of 2 kB", _kind(bench), *cells, *memory)
+        _row(figures, f"{count:,} files of 2 kB", bench, load, slower, work)
         _verified(bench, load.run_id, count)
         assert load.own < first.own + MORE_MIB
         assert load.peak < first.peak + MORE_MIB + count * ROW_MIB
@@ -226,9 +221,7 @@ def test_one_large_file(bench: Bench, figures: Figures) -> None:
     small = measured(bench)
     bench.release("v2.0", LARGE.format(mib=LARGE_MIB))
     load = measured(bench)
-    memory = (f"{load.peak:.0f}", f"{load.own:.0f}")
-    cells = (f"{load.seconds:.1f}", f"{load.cpu:.1f}", "", "", *memory)
-    figures.row(f"one file of {LARGE_MIB:,} MiB", _kind(bench), *cells)
+    _row(figures, f"one file of {LARGE_MIB:,} MiB", bench, load)
     _verified(bench, load.run_id, 1)
     assert load.peak < small.peak + 100
 
@@ -241,9 +234,7 @@ def test_many_jobs(bench: Bench, figures: Figures) -> None:
     for tag, count in (("v1.0", JOBS // 10), ("v2.0", JOBS)):
         bench.release(tag, "".join(ONE_OF_MANY.format(number=number) for number in range(count)))
         load = measured(bench, limits__jobs="4")
-        memory = (f"{load.peak:.0f}", f"{load.own:.0f}")
-        cells = (f"{load.seconds:.1f}", f"{load.cpu:.1f}", "", "", *memory)
-        figures.row(f"{count} jobs", _kind(bench), *cells)
+        _row(figures, f"{count} jobs", bench, load)
         _verified(bench, load.run_id, count)
         peaks.append(load.peak)
     assert peaks[1] < peaks[0] + MORE_MIB

@@ -15,7 +15,6 @@ import pytest
 from tests.bucket.sound import Broken
 from tests.consumer.pulling import pull_into
 from tests.faults.figures import Figures
-from tests.faults.ledger import finished
 from tests.faults.scenario import Scenario
 
 KILLS = int(os.environ.get("MAYFLY_LOST_LOGS", "2"))
@@ -77,4 +76,4 @@ def test_the_log_of_a_run_that_is_lost(tmp_path: Path) -> None:
     assert missing == []
     assert broken == Broken()
     assert all(one.due for one in wiped)
-    assert all(finished(scenario.ledger) for scenario in done)
+    assert all(scenario.finished for scenario in done)

@@ -62,11 +62,8 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
         title="Stores that lie",
         command="MAYFLY_LYING_STORES=all pytest tests/faults/test_lying_stores.py -s",
         columns=(
-            "lie",
-            "about",
-            "noticed before the commit",
-            "delivered afterwards",
-            "wrong reads",
+            *("lie", "about", "noticed before the commit"),
+            *("delivered afterwards", "wrong reads"),
         ),
         seed=None,
         long=LONG,
@@ -90,13 +87,8 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
             s3_proxy.heal()
             again = world.bench.run()
             wrong = [*world.problems(ran, seed), *world.problems(again, seed)]
-            figures.row(
-                lie,
-                what,
-                "yes" if noticed else "no",
-                "no" if wrong else "yes",
-                len(inspector.wrong),
-            )
+            cells = ("yes" if noticed else "no", "no" if wrong else "yes", len(inspector.wrong))
+            figures.row(lie, what, *cells)
             if not (noticed and told) or wrong:
                 problems.append(f"{lie}, {what}: {ran.code}: {ran.stderr[-1500:]}; {wrong}")
     figures.write()

@@ -13,10 +13,8 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
@@ -24,17 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from agent.base.errors import StoreError
 from agent.base.logs import RunLogger
-from agent.base.redact import Redactor
-from agent.batch.log import LogWriter
-from agent.contract.entries import Began, Planned
-from agent.contract.facts import Host
 from agent.contract.ids import Batch, run_id
-from agent.contract.manifest import RunRecord
-from agent.contract.package import Attempt, JobRecord
-from agent.contract.results import JobStatus, RunStatus
-from agent.delivery.delivery import Delivery
-from agent.delivery.recovery import deliver_pending
-from agent.delivery.spool import Finished, Spool, SpooledRun
+from agent.contract.results import JobStatus
+from agent.delivery.spool import Spool, SpooledRun
 from consumer.follow import poll
 from consumer.pull.folder import Destination
 from consumer.pull.plan import Wish
@@ -43,16 +33,15 @@ from consumer.pull.session import pull
 from consumer.store import Store
 from tests.bucket.bucket import Bucket as Delivered
 from tests.bucket.sound import File, Inspection, Looker, lost
+from tests.delivery.world import SECONDS, World, now
 from tests.faults.figures import Figures
 from tests.faults.hurry import run_hurried
-from tests.faults.readers import Quiet
+from tests.faults.readers import QUIET
 from tests.faults.shaky import Fault, Killed, Shaky, Trouble
 
 SEQUENCES = int(os.environ.get("MAYFLY_MODEL_SEQUENCES", "12"))
 SEED = int(os.environ.get("MAYFLY_MODEL_SEED", "1"))
 STEPS = 20
-SECONDS = 60.0
-"""For what a run has to deliver; nobody waits for them (`tests.faults.hurry`)."""
 MEMORY = Path("/dev/shm")
 """Where the bucket is: thousands of synced writes say nothing more on a disk."""
 
@@ -78,13 +67,8 @@ JOBS = st.lists(
 FAULTS = st.builds(Fault, st.integers(0, 40), st.sampled_from(Trouble)) | st.builds(
     Fault, st.integers(0, 6), st.sampled_from(Trouble), st.just("batches/")
 )
-QUIET = Fault(0, Trouble.NONE)
+NO_FAULT = Fault(0, Trouble.NONE)
 TALLY: Counter[str] = Counter()
-
-
-def now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
 
 
 class Visible(RuleBasedStateMachine):
@@ -115,90 +99,86 @@ class Visible(RuleBasedStateMachine):
     @rule(jobs=JOBS, dies_after=st.integers(0, 4), fault=FAULTS)
     def work(self, jobs: Jobs, dies_after: int, fault: Fault) -> None:
         """A run does its jobs, and delivers each as it ends; it may die in the middle of one of them."""
-        spooled = self.spool.begin(run_id(now(), len(self.finished).to_bytes(3, "big")))
-        self.finished[spooled.run] = set()
+        run = self.spool.begin(run_id(now(), len(self.finished).to_bytes(3, "big")))
+        self.finished[run.run] = set()
 
-        async def work(bucket: Shaky) -> None:
-            batch = Batch.of_run("main", spooled.run)
-            log = self._log(spooled.run)
-            delivery = Delivery(
-                spooled, opened(bucket), concurrency=3, redactor=lambda: Redactor({}), log=log
-            )
-            async with delivery:
-                writer = LogWriter(bucket, batch, spooled.run, "0" * 8, now=now)
-                await delivery.begin(writer, batch, beginning())
-                names = [f"job-{number}" for number in range(len(jobs))]
-                await delivery.plan(Planned(count=len(jobs), jobs=tuple(names)))
+        async def work(world: World) -> None:
+            names = [f"job-{number}" for number in range(len(jobs))]
+            async with world.under_way(*names) as delivery:
                 for number, (works, files) in enumerate(jobs):
-                    self._do_job(spooled, names[number], files)
+                    self._do_job(world, names[number], files)
                     if number >= dies_after:
                         TALLY["runs that died at work"] += 1
                         raise Killed
-                    await delivery.ended(ended(spooled.run, names[number], works=works))
+                    status = JobStatus.SUCCEEDED if works else JobStatus.FAILED
+                    await delivery.ended(world.finished(names[number], status))
                 pending = await delivery.flush(SECONDS)
-                await delivery.close(record(batch, spooled.run), pending, keeps_disk=True)
-                self.told |= {(spooled.run, name) for name in {*names} - {*pending}}
+                await delivery.close(world.record(), pending, keeps_disk=True)
+                self.told |= {(run.run, name) for name in {*names} - {*pending}}
             if not pending:
-                spooled.discard(log)
+                run.discard(world.log)
 
-        self._process(work, fault)
+        self._process(work, fault, run)
 
-    def _do_job(self, run: SpooledRun, name: str, files: Files) -> None:
-        space = run.workspace(name, 1)
-        space.make()
-        space.captured.write_text("ran\n")
+    def _do_job(self, world: World, name: str, files: Files) -> None:
+        world.attempt(name, files)
         for path, content in files.items():
-            (space.output / path).parent.mkdir(parents=True, exist_ok=True)
-            (space.output / path).write_bytes(content)
-            digest = sha256(content).hexdigest()
-            self.finished[run.run].add(File(run.run, name, path, digest))
-        with run.log.open("a") as stream:
-            stream.write('{"event": "job"}\n')
+            self.finished[world.run.run].add(
+                File(world.run.run, name, path, sha256(content).hexdigest())
+            )
+        world.note('{"event": "job"}')
 
     @rule(jobs=JOBS, fault=FAULTS)
     def die_and_be_finished(self, jobs: Jobs, fault: Fault) -> None:
         """A run dies in its last job; the next process finishes it as far as it gets."""
-        self.work(jobs, len(jobs) - 1, QUIET)
+        self.work(jobs, len(jobs) - 1, NO_FAULT)
         self.hand_over(fault)
 
     @rule(fault=FAULTS)
     def hand_over(self, fault: Fault) -> None:
         """The next process finds what waits, and finishes it as far as it gets."""
-        runs = self.spool.pending(self._log(""))
+        runs = self._pending()
 
-        async def deliver(bucket: Shaky) -> None:
-            delivered = await deliver_pending(
-                self.spool,
-                runs,
-                opened(bucket),
-                finder="20261123T000000Z-ffffff",
-                concurrency=3,
-                redactor=lambda: Redactor({}),
-                log=self._log(""),
-            )
-            quiet = fault.trouble is Trouble.NONE or bucket.requests <= fault.at
+        async def deliver(world: World) -> None:
+            delivered = await world.recovered(runs)
+            assert isinstance(world.bucket, Shaky)
+            quiet = fault.trouble is Trouble.NONE or world.bucket.requests <= fault.at
             TALLY["runs finished by a later process"] += delivered
             TALLY["of these processes, under a fault"] += not quiet
             if quiet:
                 assert delivered == len(runs)
-                assert not self.spool.pending(self._log(""))
+                assert not self._pending()
 
-        self._process(deliver, fault)
+        self._process(deliver, fault, None)
+
+    def _pending(self) -> list[SpooledRun]:
+        return self.spool.pending(RunLogger(lambda _: None).log)
 
     @rule()
     def vanish(self) -> None:
         """The machine is gone with its disk."""
-        runs = {run.run for run in self.spool.pending(self._log(""))}
+        runs = {run.run for run in self._pending()}
         TALLY["runs whose disk was gone"] += len(runs)
         self.gone |= runs
         shutil.rmtree(self.spool.root)
         self.spool = Spool(self.root / "spool")
 
-    def _process(self, work: Callable[[Shaky], Awaitable[None]], fault: Fault) -> None:
-        """Do something in a process of its own, which a fault may kill; the store's failures are expected."""
+    def _process(
+        self, work: Callable[[World], Awaitable[None]], fault: Fault, run: SpooledRun | None
+    ) -> None:
+        """Do something in a process of its own, which a fault may kill; the store's failures are expected.
+
+        Args:
+            work: What it does.
+            fault: What happens meanwhile.
+            run: The run that the process is; None for one that only finishes others.
+        """
+        bucket = Shaky(self.bucket.root, fault)
+        batch = Batch.of_run("main", run.run) if run else None
+        world = World(self.spool, bucket, run, batch, concurrency=3)  # type: ignore[arg-type]
 
         async def main() -> None:
-            task = asyncio.ensure_future(work(bucket))
+            task = asyncio.ensure_future(work(world))
             bucket.on_kill = task.cancel
             try:
                 await task
@@ -211,16 +191,13 @@ class Visible(RuleBasedStateMachine):
             except StoreError:
                 TALLY["processes that the store failed"] += 1
 
-        bucket = Shaky(self.bucket.root, fault)
-        run_hurried(main())
-
-    def _log(self, run: str) -> Any:
-        def sink(event: Mapping[str, Any]) -> None:
-            if event["event"] == "jobs.committed":
-                of = event.get("of", run)
-                self.told |= {(of, name) for name in event["jobs"]}
-
-        return RunLogger(sink).log
+        try:
+            run_hurried(main())
+        finally:
+            for event in world.events:
+                if event["event"] == "jobs.committed":
+                    of = event.get("of") or run.run  # type: ignore[union-attr]
+                    self.told |= {(of, name) for name in event["jobs"]}
 
     # The readers' side.
 
@@ -256,7 +233,7 @@ class Visible(RuleBasedStateMachine):
         try:
             await poll(bucket, store, now())
             with Destination.open(self.root / "home") as folder:
-                report = await pull(bucket, store, folder, Wish(partial=True), Quiet())
+                report = await pull(bucket, store, folder, Wish(partial=True), QUIET)
             assert not any(isinstance(event, Rejected) for event in report.events)
             known = {(run.id, job.name) for _, run in store.history().runs for job in run.jobs}
             assert known >= self.history, "the history has forgotten a job"
@@ -282,7 +259,7 @@ class Visible(RuleBasedStateMachine):
     def teardown(self) -> None:
         """When nothing fails any more, one process delivers all that has a disk, and every reader sees it."""
         try:
-            self.hand_over(QUIET)
+            self.hand_over(NO_FAULT)
             self.visible_jobs_are_whole_and_stay()
             seen = self.looker.look()
             assert list(seen.problems()) == []
@@ -293,47 +270,6 @@ class Visible(RuleBasedStateMachine):
             TALLY["runs"] += len(self.finished)
         finally:
             shutil.rmtree(self.root)
-
-
-def opened(bucket: Shaky) -> "asyncio.Future[Any]":
-    """Return a bucket as a run has it."""
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.set_result(bucket)
-    return future
-
-
-def beginning() -> Began:
-    """Return how a run begins."""
-    moment = now()
-    return Began(
-        started=moment,
-        deadline=moment + timedelta(hours=1),
-        host=Host(name="host"),
-        agent="1",
-        channel="v*",
-    )
-
-
-def ended(run: str, name: str, *, works: bool) -> Finished:
-    """Return a job that ended."""
-    moment, status = now(), JobStatus.SUCCEEDED if works else JobStatus.FAILED
-    attempt = Attempt(number=1, started=moment, finished=moment, status=status)
-    job = JobRecord(run=run, name=name, status=status, finished=moment, attempts=(attempt,))
-    return Finished(job=job)
-
-
-def record(batch: Batch, run: str) -> RunRecord:
-    """Return what the manifest says of a run that closes."""
-    return RunRecord(
-        run=run,
-        schedule=batch.schedule,
-        batch=batch.name,
-        status=RunStatus.SUCCEEDED,
-        started=now(),
-        finished=now(),
-        agent="1",
-        host=Host(name="host"),
-    )
 
 
 def packages(seen: Inspection) -> dict[tuple[str, str], str]:

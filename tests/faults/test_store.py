@@ -97,9 +97,11 @@ def moment(ran: Ran, run: str) -> float | None:
     return None
 
 
-def trial(world: World, fault: Fault, places: tuple[str, ...], seed: int, rng: Random) -> Tally:
+def trial(
+    world: World, fault: Fault, places: tuple[str, ...], seed: int, rng: Random, *, tally: Tally
+) -> None:
     """Make one run with a fault, and another where that one could not deliver."""
-    tally, lasting = Tally(), rng.random() < 0.3
+    lasting = rng.random() < 0.3
     world.seed(seed)
     method = rng.choice(["PUT", "PUT", ""])
     world.proxy.inject(fault, method=method, path=rng.choice(places))
@@ -125,12 +127,12 @@ def trial(world: World, fault: Fault, places: tuple[str, ...], seed: int, rng: R
     finally:
         over.set()
         ending.join()
-    tally.hits = world.proxy.met - before
+    tally.hits += world.proxy.met - before
     committed = moment(ran, ran.run_id)
     tally.same += committed is not None
     if ran.code not in (0, 6):
         tally.problems.append(f"seed {seed}: exit code {ran.code}: {ran.stderr[-2000:]}")
-        return tally
+        return
     if committed is None:
         again = world.bench.run()
         committed = moment(again, ran.run_id)
@@ -141,7 +143,6 @@ def trial(world: World, fault: Fault, places: tuple[str, ...], seed: int, rng: R
     tally.problems += [f"seed {seed}: {text}" for text in world.problems(ran, seed)]
     if world.bench.spool:
         tally.problems.append(f"seed {seed}: the spool holds {world.bench.spool}")
-    return tally
 
 
 @pytest.mark.timeout(7200)
@@ -153,14 +154,8 @@ def test_faults_of_a_store(tmp_path: Path, s3_proxy: FaultProxy) -> None:
         title="Store faults through a proxy",
         command=COMMAND,
         columns=(
-            "fault",
-            "runs",
-            "requests hit",
-            "delivered by the same run",
-            "by the next",
-            "duplicates",
-            "lost",
-            "from the fault's end to the commit, s (median / longest)",
+            *("fault", "runs", "requests hit", "delivered by the same run", "by the next"),
+            *("duplicates", "lost", "from the fault's end to the commit, s (median / longest)"),
         ),
         seed=SEED,
         long=LONG,
@@ -185,12 +180,7 @@ def test_faults_of_a_store(tmp_path: Path, s3_proxy: FaultProxy) -> None:
             Puller(world.address, world.credentials, dest) as puller,
         ):
             for seed, rng in seeds(SEED + 1000 * number, RUNS or 1):
-                one = trial(world, fault, places, seed, rng)
-                whole.hits += one.hits
-                whole.same += one.same
-                whole.later += one.later
-                whole.recovery += one.recovery
-                whole.problems += one.problems
+                trial(world, fault, places, seed, rng, tally=whole)
         store.row(name, *whole.row())
         readers.row(name, puller.pulls, inspector.looks, len(inspector.seen), len(inspector.wrong))
         problems += [f"{name}: {text}" for text in whole.problems]

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,31 +40,27 @@ AT_ONCE = {"kept": 2, "wiped": 4}
 HOURS = 6 * 3600
 
 CALLS = (
-    *("fsync", "fdatasync", "syncfs", "rename", "renameat", "renameat2", "unlink", "unlinkat"),
-    *(
-        "rmdir",
-        "link",
-        "linkat",
-        "symlink",
-        "symlinkat",
-        "mkdir",
-        "mkdirat",
-        "ftruncate",
-        "pwrite64",
-    ),
-    *("sendto", "sendmsg", "sendmmsg", "writev", "connect"),
-)
+    "fsync", "fdatasync", "syncfs", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "link", "linkat",
+    "symlink", "symlinkat", "mkdir", "mkdirat", "ftruncate", "pwrite64",
+    "sendto", "sendmsg", "sendmmsg", "writev", "connect",
+)  # fmt: skip
 
 
 @dataclass
-class Seen:
-    """What became of the kills at one system call."""
+class Case:
+    """What became of a kill at one system call.
 
-    cases: int = 0
-    killed: int = 0
-    invalid: int = 0
-    slow: int = 0
-    broken: Broken = field(default_factory=Broken)
+    Attributes:
+        invalid: How many runs in the spool had no database that was whole.
+        slow: Whether more than two runs were needed.
+    """
+
+    call: str
+    number: int
+    killed: bool
+    invalid: int
+    slow: bool
+    broken: Broken
 
 
 def _strace(scenario: Scenario, *options: str) -> list[str]:
@@ -114,7 +110,7 @@ def _all_but_databases(_: str, names: list[str]) -> list[str]:
     return [name for name in names if not name.startswith("run.sqlite")]
 
 
-def _kill(scenario: Scenario, call: str, number: int, *, wiped: bool) -> Seen:
+def _kill(scenario: Scenario, call: str, number: int, *, wiped: bool) -> Case:
     """Kill a run at a call, and have the next ones finish it, or do what it leaves undone."""
     before = scenario.examine()
     scenario.release()
@@ -126,7 +122,7 @@ def _kill(scenario: Scenario, call: str, number: int, *, wiped: bool) -> Seen:
         scenario.wipe()
     slow = scenario.converge() > 2
     invalid += _invalid(spool, scenario.bench.folder)
-    return Seen(1, killed, invalid, slow, scenario.examine() - before)
+    return Case(call, number, killed, invalid, slow, scenario.examine() - before)
 
 
 @pytest.mark.timeout(HOURS)
@@ -142,41 +138,31 @@ def test_killed_at_every_system_call(
     lasts = LASTS if wiped else 0.0
     computers = [
         Scenario.make(
-            tmp_path / f"computer-{number}",
-            f"calls {SEED}",
-            server,
-            early=lasts,
-            shard=wiped,
+            tmp_path / f"computer-{number}", f"calls {SEED}", server, early=lasts, shard=wiped
         )
         for number in range(AT_ONCE[disk])
     ]
-    seen: dict[str, Seen] = {}
-    wrong = []
     began = time.monotonic()
     cases = _cases(_most(computers[0]))
 
-    def chain(number: int) -> list[tuple[str, int, Seen]]:
+    def chain(number: int) -> list[Case]:
         mine = cases[number :: len(computers)]
-        return [(*case, _kill(computers[number], *case, wiped=wiped)) for case in mine]
+        return [_kill(computers[number], *case, wiped=wiped) for case in mine]
 
     with ThreadPoolExecutor(len(computers)) as pool:
-        done = [one for rows in pool.map(chain, range(len(computers))) for one in rows]
-    for call, number, one in sorted(done, key=lambda row: (CALLS.index(row[0]), row[1])):
-        if one.invalid or one.slow or one.broken != Broken():
-            wrong.append(f"MAYFLY_SYSCALLS='{call} {number}': {one}")
-        all_ = seen.setdefault(call, Seen())
-        all_.cases += one.cases
-        all_.killed += one.killed
-        all_.invalid += one.invalid
-        all_.slow += one.slow
-        all_.broken += one.broken
+        done = [case for cases in pool.map(chain, range(len(computers))) for case in cases]
+    _report(kind, disk, done, time.monotonic() - began)
+    wrong = [
+        f"MAYFLY_SYSCALLS='{case.call} {case.number}': {case}"
+        for case in done
+        if case.invalid or case.slow or case.broken != Broken()
+    ]
     wrong += [f"{one.wiped}" for one in computers if one.wiped.unreadable]
-    _report(kind, disk, seen, time.monotonic() - began)
     assert not wrong, "\n".join(wrong)
-    assert any(each.killed for each in seen.values())
+    assert any(case.killed for case in done)
 
 
-def _report(kind: str, disk: str, seen: dict[str, Seen], seconds: float) -> None:
+def _report(kind: str, disk: str, done: list[Case], seconds: float) -> None:
     tables = {("folder", "kept"): "2", ("S3", "kept"): "2b", ("folder", "wiped"): "2c"}
     which = "every" if WANTED == "all" else "some"
     figures = Figures(
@@ -190,9 +176,20 @@ def _report(kind: str, disk: str, seen: dict[str, Seen], seconds: float) -> None
         seed=SEED,
         long=WANTED == "all",
     )
-    for call, one in seen.items():
-        lost, twice = one.broken.lost, one.broken.twice
-        rest = one.broken.missing + one.broken.different + one.broken.unlisted + one.broken.vanished
-        figures.row(call, one.cases, one.killed, one.invalid, lost, twice, rest, one.slow)
+    for call in CALLS:
+        cases = [case for case in done if case.call == call]
+        if not cases:
+            continue
+        broken = sum((case.broken for case in cases), Broken())
+        figures.row(
+            call,
+            len(cases),
+            sum(case.killed for case in cases),
+            sum(case.invalid for case in cases),
+            broken.lost,
+            broken.twice,
+            broken.wrong + broken.vanished,
+            sum(case.slow for case in cases),
+        )
     figures.write()
     sys.stdout.write(f"\n{seconds:.0f} s\n")

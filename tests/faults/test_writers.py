@@ -25,7 +25,7 @@ LONG_SECONDS = 3600
 MOMENTS = {
     "a job's end is noted": "agent.delivery.spool:SpooledRun.end:leave",
     "a package is sealed": "agent.delivery.spool:SpooledRun.seal:leave",
-    "the manifest is sealed": "agent.delivery.closing:Closer._seal:leave",
+    "the manifest is sealed": "agent.delivery.delivery:Delivery._seal_manifest:leave",
 }
 KINDS = [(store, moment) for store in ("folder", "S3") for moment in MOMENTS]
 """Where the bucket is, and how far the run was when its spool was copied."""

@@ -107,10 +107,6 @@ class World:
         problems += [f"lost {file.path}" for file in lost(seen, wanted)]
         return [f"{run} is not sound: {problems}"] if problems else []
 
-    def twice(self) -> int:
-        """Return how many jobs count, or runs closed, more than once."""
-        return sum(kind == "twice" for kind, _ in Looker(self.bucket.objects).look().problems())
-
 
 def framed(content: bytes) -> bytes:
     """Return content as a store keeps it that does not take the framing of `aws-chunked` off."""
