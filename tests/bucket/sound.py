@@ -104,6 +104,15 @@ class Broken:
         }
         return Broken(**sums)
 
+    def __sub__(self, other: "Broken") -> "Broken":
+        """Return the difference."""
+        return self + Broken(**{each.name: -getattr(other, each.name) for each in fields(self)})
+
+    @property
+    def wrong(self) -> int:
+        """What is said and is not so."""
+        return self.missing + self.different + self.unlisted
+
 
 Problem = tuple[str, str]
 """A field of `Broken`, and the key or the job that it is about."""

@@ -148,8 +148,8 @@ def test_going_back_on_a_branch_leaves_the_release_bad() -> None:
 
 def lowest(facts: list[Fact], line: str = LINE) -> str | None:
     """Return the tag of the minimum version."""
-    version = Known.of(facts).lowest(line, tag=True)
-    return version and version.ref
+    found = Known.of(facts).lowest(line, tag=True)
+    return found.ref if found else None
 
 
 def test_the_lowest_version_only_rises_but_for_an_operator() -> None:
