@@ -3,14 +3,13 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.config.locate import Loaded
 from agent.config.settings import Settings
-from agent.doctor.cloud import Cloud, CloudError, Stack
+from agent.doctor.cloud import CloudError, Deployment, Stack
 from agent.doctor.examine import Check, Finding, Installation, failed, ok, skipped
 from agent.secrets.parameters import SSM, STORE_NAMES
 
@@ -26,19 +25,6 @@ MARKETS = {
     "on-demand": "Running On-Demand Standard instances",
 }
 PRESENT = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
-
-
-@dataclass(slots=True)
-class Deployment(Cloud):
-    """A stack to check.
-
-    Attributes:
-        folder: `deploy/aws` of the checkout that this program runs from; it may not exist.
-        configure: Returns the configuration of a machine with this user data.
-    """
-
-    folder: Path
-    configure: Callable[[str | None], Loaded]
 
 
 Look = Callable[[Deployment, Stack], Awaitable[Finding]]
@@ -73,7 +59,6 @@ async def _account(deployment: Deployment, _: Installation) -> Finding:
 
 
 async def _stack(deployment: Deployment, _: Installation) -> Finding:
-    """Check that the stack exists and is complete."""
     name = deployment.name
     stack = await deployment.stack()
     if stack is None:
@@ -150,7 +135,6 @@ def _built(folder: Path, region: str, arch: str) -> str:
 
 
 async def _types(deployment: Deployment, names: Sequence[str]) -> dict[str, Any]:
-    """Return EC2's descriptions of instance types, by name."""
     answer = await deployment.call("ec2", "describe_instance_types", InstanceTypes=list(names))
     return {row["InstanceType"]: row for row in answer["InstanceTypes"]}
 
@@ -263,7 +247,6 @@ async def _may(deployment: Deployment, role: str, action: str, resource: str) ->
 
 
 async def _schedules(deployment: Deployment, stack: Stack) -> Finding:
-    """Check that the schedules are on."""
     shown, off = [], []
     for name in stack.schedules:
         row = await deployment.call("scheduler", "get_schedule", Name=stack.resources[name])

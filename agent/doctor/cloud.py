@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.base.errors import ExitCode, MayflyError
 from agent.base.threads import in_thread
+from agent.config.locate import Loaded
 from agent.machine.aws import Waits, aws_client
 
 T = TypeVar("T")
@@ -46,11 +48,20 @@ class Stack:
 
 
 @dataclass(slots=True)
-class Cloud:
-    """The account, and the stack `name` in it. Methods raise `CloudError` when AWS does not answer or denies access."""
+class Deployment:
+    """The account, and the stack to check in it. Methods raise `CloudError` when AWS does not answer or denies access.
+
+    Attributes:
+        environ: A person's, with keys and region.
+        name: The stack's.
+        folder: `deploy/aws` of the checkout that this program runs from; it may not exist.
+        configure: Returns the configuration of a machine with this user data.
+    """
 
     environ: Mapping[str, str] = field(repr=False)
     name: str
+    folder: Path
+    configure: Callable[[str | None], Loaded]
     _stack: asyncio.Future[Stack | None] | None = field(default=None, init=False)
 
     async def call(self, service: str, action: str, **arguments: Any) -> Any:

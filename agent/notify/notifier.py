@@ -48,10 +48,10 @@ class Notifier:
     async def ended(self, outcome: Outcome) -> None:
         """Report how the run ended: to the watchdog always, to people if it concerns them."""
         news = compose(outcome, self._run_id)
-        await asyncio.gather(
-            self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}"),
-            self._notify_people(news if concerns_people(outcome) else None),
-        )
+        reports = [self._ping_end(outcome.exit_code, f"{news.title}\n{news.text}")]
+        if self._settings.apprise and concerns_people(outcome):
+            reports.append(self._notify_people(news))
+        await asyncio.gather(*reports)
 
     async def _ping_end(self, code: ExitCode, text: str) -> None:
         if self._beginning is not None:
@@ -64,11 +64,8 @@ class Notifier:
         if url and (reason := await ping_problem(url, signal, text, run_id=self._run_id)):
             self._log.warning("notify.ping_lost", signal=signal, reason=reason)
 
-    async def _notify_people(self, news: Message | None) -> None:
-        """Send a message through Apprise to the services of the configuration's URLs."""
+    async def _notify_people(self, news: Message) -> None:
         urls = self._settings.apprise
-        if news is None or not urls:
-            return
         try:
             lost = await in_thread(lambda: _send_each(urls, news), seconds=CHAT_SECONDS)
         except ImportError:

@@ -6,7 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.aws.stack import Stack
+from tests.doctor.conftest import events, installation, run_logger
 from tests.parts.aws import Aws
+
+__all__ = ["events", "installation", "run_logger"]
 
 Make = Callable[..., Stack]
 

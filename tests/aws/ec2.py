@@ -7,16 +7,13 @@ The stand-in for AWS does neither: it lets everybody do everything, and knows no
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
-import requests
-
-from tests.parts.aws import Aws
-from tests.parts.awsproxy import Answer, AwsProxy
+from tests.parts.aws import ACCOUNT, Aws
+from tests.parts.awsproxy import Answer, Ec2Proxy, ec2_answer, ec2_error
 from tests.parts.ec2_rights import LAUNCHES, Ec2Rights, tags_for, values
 from tests.parts.rights import Call, Decision, Policies, allowed
 
-ACCOUNT = "123456789012"
 EMPTY_FLEET = (
     "<fleetId>fleet-0</fleetId><fleetInstanceSet/><errorSet><item>"
     "<errorCode>InsufficientInstanceCapacity</errorCode>"
@@ -24,7 +21,6 @@ EMPTY_FLEET = (
     "<lifecycle>spot</lifecycle></item></errorSet>"
 )
 """What EC2 answers to an instant fleet for which it has no machine; the status is 200."""
-NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 MACHINE = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
 
 
@@ -47,7 +43,7 @@ SpotRequests = dict[str, SpotRequest]
 """By the id of the machine."""
 
 
-class Ec2(AwsProxy):
+class Ec2(Ec2Proxy):
     """EC2 for one role, as a context manager.
 
     Attributes:
@@ -76,25 +72,20 @@ class Ec2(AwsProxy):
             decision = allowed(self._policies, call)
             self.judged.append((call, decision))
             if not decision.allowed:
-                return 403, _error("UnauthorizedOperation", f"no {call.action} on {call.resource}")
+                return 403, ec2_error(
+                    "UnauthorizedOperation", f"no {call.action} on {call.resource}"
+                )
         match asked["Action"]:
             case "DescribeSpotInstanceRequests":
                 return 200, self._described(asked)
             case "CancelSpotInstanceRequests":
                 for machine in values(asked, "SpotInstanceRequestId"):
                     self._requests[_machine_of(machine)].cancelled = True
-                return 200, _reply("CancelSpotInstanceRequests", "")
+                return 200, ec2_answer("CancelSpotInstanceRequests", "")
             case "CreateFleet" if not self._capacity:
-                return 200, _reply("CreateFleet", EMPTY_FLEET)
+                return 200, ec2_answer("CreateFleet", EMPTY_FLEET)
             case _:
                 return None
-
-    def forward(self, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
-        """Leave out what the stand-in does not know of a fleet."""
-        asked = dict(parse_qsl(body.decode()))
-        if asked["Action"] == "CreateFleet":
-            body = urlencode({k: v for k, v in asked.items() if k != "ClientToken"}).encode()
-        return super().forward(path, headers, body)
 
     def changed(self, request: bytes, answer: bytes) -> bytes:
         """Give each spot machine its request."""
@@ -126,7 +117,7 @@ class Ec2(AwsProxy):
             if _request_of(name) in wanted and one.kind in filters.get("type", {one.kind})
         )
         items = f"<spotInstanceRequestSet>{''.join(rows)}</spotInstanceRequestSet>"
-        return _reply("DescribeSpotInstanceRequests", items)
+        return ec2_answer("DescribeSpotInstanceRequests", items)
 
 
 def _request_of(machine: str) -> str:
@@ -141,12 +132,3 @@ def _filters(asked: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:
     for key, name in asked.items():
         if found := re.fullmatch(r"Filter\.(\d+)\.Name", key):
             yield name, set(values(asked, rf"Filter\.{found[1]}\.Value"))
-
-
-def _reply(action: str, content: str) -> bytes:
-    return f'<{action}Response xmlns="{NAMESPACE}"><requestId>r</requestId>{content}</{action}Response>'.encode()
-
-
-def _error(code: str, message: str) -> bytes:
-    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return f"<Response><Errors>{error}</Errors><RequestID>r</RequestID></Response>".encode()

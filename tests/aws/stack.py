@@ -17,8 +17,9 @@ from typing import Any
 
 from cfnlint.decode import decode
 
-from tests.aws.ec2 import ACCOUNT, Ec2, SpotRequest, SpotRequests
-from tests.parts.aws import PERSON, REGION, Aws
+from tests.aws.ec2 import Ec2, SpotRequest, SpotRequests
+from tests.parts.aws import ACCOUNT, PERSON, REGION, Aws
+from tests.parts.ec2_rights import template_data
 from tests.parts.rights import Call, Decision
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/mayfly.yaml"
@@ -133,11 +134,7 @@ class Stack:
     @property
     def launch_data(self) -> dict[str, Any]:
         """What its launch template says."""
-        versions = self.aws.client("ec2").describe_launch_template_versions(
-            LaunchTemplateId=self.outputs["LaunchTemplate"], Versions=["$Latest"]
-        )
-        data: dict[str, Any] = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-        return data
+        return template_data(self.aws.client("ec2"), self.outputs["LaunchTemplate"], "$Latest")
 
     @property
     def user_data(self) -> str:

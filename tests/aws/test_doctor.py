@@ -11,16 +11,15 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 import pytest
-import structlog
 from click.testing import Result
 
-from agent.config.locate import Loaded, Surroundings, locate
+from agent.config.locate import Loaded
 from agent.config.settings import Settings
-from agent.doctor.aws import Deployment, aws_checks, sources_of
-from agent.doctor.examine import Installation, State, examine
-from tests.aws.ec2 import ACCOUNT
+from agent.doctor.aws import Deployment, aws_checks
+from agent.doctor.examine import State, examine
 from tests.aws.stack import IMAGE, Stack
-from tests.parts.aws import PERSON, REGION, Aws
+from tests.doctor.installations import Ask
+from tests.parts.aws import ACCOUNT, PERSON, REGION, Aws
 from tests.parts.awsproxy import Answer, AwsProxy
 from tests.parts.command import call
 from tests.parts.rights import Call, allowed
@@ -125,10 +124,10 @@ class Laptop:
     config: str = CONFIG
     environ: dict[str, str] = field(default_factory=dict)
 
-    def findings(self, *words: str, code: int = 4) -> dict[str, dict[str, str]]:
+    def findings(self, *words: str) -> dict[str, dict[str, str]]:
         """Run the command and return what it found, by check."""
         done = self.run("--json", "--stack", self.stack.name, *words)
-        assert done.exit_code == code, (done.stdout, done.stderr)
+        assert done.exit_code == 4, (done.stdout, done.stderr)
         return {one["check"]: one for one in json.loads(done.stdout)}
 
     def run(self, *words: str) -> Result:
@@ -226,54 +225,37 @@ def test_the_stacks_form_stands_above_the_file(laptop: Laptop) -> None:
     assert "Config" in fault["remedy"]
 
 
-def test_secrets_that_are_not_there_are_named(laptop: Laptop) -> None:
-    """A path without any, and a bucket's key that lacks its other half."""
-    laptop.config = CONFIG.replace("/mayfly/jobs", "/mayfly/none")
-    laptop.aws.client("ssm").delete_parameter(Name="/mayfly/store/secret_access_key")
-    found = laptop.findings()["parameters"]
-    assert found["detail"].splitlines() == [
-        "store.credentials: /mayfly/store has no secret_access_key",
-        "secrets.source: /mayfly/none has no parameters",
-    ]
-    assert "mayfly secrets set" in found["remedy"]
-
-
-def test_what_the_role_may_not_read_is_named(laptop: Laptop) -> None:
-    """A path beside the stack's is there, and the machine would be refused; so would a key of the account's own."""
-    laptop.config = CONFIG.replace("/mayfly/jobs", "/other/jobs")
+def test_all_that_will_not_work_is_named_at_once_with_its_remedy(laptop: Laptop) -> None:
+    """Missing parameters, rights, an image that is gone, a schedule that a pause left off, a new account's quota."""
+    stack = Stack(laptop.aws, ImageId="ami-00000000000000000")
+    laptop.config = CONFIG.replace("/mayfly/jobs", "/other/jobs") + (
+        '[release]\ncredentials = "ssm:/mayfly/none"\n'
+    )
     key = laptop.aws.client("kms").create_key()["KeyMetadata"]
     ssm = laptop.aws.client("ssm")
     ssm.put_parameter(Name="/other/jobs/A", Value="1", Type="SecureString", KeyId=key["KeyId"])
-    found = laptop.findings()
-    ssm.delete_parameter(Name="/other/jobs/A")
-    assert found["parameters"]["state"] == "ok"
-    assert "may not ssm:GetParametersByPath on " in found["role"]["detail"]
-    assert f"may not kms:Decrypt on {key['Arn']}" in found["role"]["detail"]
-    assert "ParameterPrefix" in found["role"]["remedy"]
-
-
-def test_a_schedule_that_is_off_is_named(laptop: Laptop) -> None:
-    """One that a pause left off."""
+    ssm.delete_parameter(Name="/mayfly/store/secret_access_key")
     schedule(laptop.stack, "LaunchSchedule", "DISABLED")
-    found = laptop.findings()["schedules"]
-    assert found["detail"] == "disabled: LaunchSchedule cron(0 3 * * ? *) Asia/Tokyo"
-    assert found["remedy"] == "make deploy PARAMETERS=ScheduleState=ENABLED"
-
-
-def test_a_quota_that_is_too_low_is_named(laptop: Laptop) -> None:
-    """A new account may have none at all."""
     laptop.account.quotas["L-34B43A08"] = 1.0
-    found = laptop.findings()["quota"]
-    assert found["detail"] == "spot: 1 vCPUs, a machine has 2"
-    assert "L-34B43A08" in found["remedy"]
-
-
-def test_an_image_that_is_gone_or_elsewhere_is_named(laptop: Laptop) -> None:
-    """The stack still names it."""
-    other = Stack(laptop.aws, ImageId="ami-00000000000000000")
-    found = laptop.findings("--stack", other.name)["image"]
-    assert found["detail"] == "ami-00000000000000000 is not in this region, or was removed"
-    assert "make ami" in found["remedy"]
+    found = laptop.findings("--stack", stack.name)
+    ssm.delete_parameter(Name="/other/jobs/A")
+    details = {name: one["detail"] for name, one in found.items()}
+    remedies = {name: one["remedy"] for name, one in found.items()}
+    assert set(details["parameters"].splitlines()) == {
+        "store.credentials: /mayfly/store has no secret_access_key",
+        "release.credentials: /mayfly/none has no parameters",
+    }
+    assert "mayfly secrets set" in remedies["parameters"]
+    # A path beside the stack's, and a key of the account's own: they are there, and the machine would be refused.
+    assert "may not ssm:GetParametersByPath on " in details["role"]
+    assert f"may not kms:Decrypt on {key['Arn']}" in details["role"]
+    assert "ParameterPrefix" in remedies["role"]
+    assert details["image"] == "ami-00000000000000000 is not in this region, or was removed"
+    assert "make ami" in remedies["image"]
+    assert details["schedules"] == "disabled: LaunchSchedule cron(0 3 * * ? *) Asia/Tokyo"
+    assert remedies["schedules"] == "make deploy PARAMETERS=ScheduleState=ENABLED"
+    assert details["quota"] == "spot: 1 vCPUs, a machine has 2"
+    assert "L-34B43A08" in remedies["quota"]
 
 
 def test_without_a_stack_nothing_else_is_asked(laptop: Laptop) -> None:
@@ -301,7 +283,9 @@ def test_without_a_region_the_remedy_says_what_to_set(laptop: Laptop) -> None:
     assert "-> set AWS_REGION" in done.stdout
 
 
-async def test_the_checkout_is_compared_with_what_is_deployed(laptop: Laptop) -> None:
+async def test_the_checkout_is_compared_with_what_is_deployed(
+    laptop: Laptop, installation: Ask
+) -> None:
     """The same template is fine whatever its line ends; another is not, and a newer image is told."""
     text = f"Parameters:\n  ImageId: {{ Type: String, Default: {IMAGE} }}\n" + YAML
     name = f"plain-{uuid.uuid4().hex[:6]}"
@@ -327,27 +311,3 @@ YAML = """
 Resources:
   DeadLetters: { Type: AWS::SQS::Queue }
 """
-
-
-def installation() -> Installation:
-    """What the checks of a stack need of the agent: nothing but its configuration."""
-    settings = Settings.model_validate({})
-    surroundings = Surroundings(environ={}, machine=False, cwd=Path("/"), read=Path.read_text)
-    return Installation(
-        settings=settings,
-        source="",
-        faults=(),
-        places=locate(settings.paths, surroundings),
-        environ={},
-        machine=False,
-        version="",
-        log=structlog.get_logger(),
-    )
-
-
-def test_every_path_of_ssm_is_found() -> None:
-    """Wherever in the configuration it stands."""
-    settings = Settings.model_validate(
-        {"store": {"credentials": "ssm:/a/store"}, "secrets": {"source": "ssm:/a/jobs"}}
-    )
-    assert sources_of(settings) == {"store.credentials": "/a/store", "secrets.source": "/a/jobs"}

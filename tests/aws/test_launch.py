@@ -27,7 +27,7 @@ def configured(stack: Stack) -> Loaded:
 
 
 def test_an_empty_form_leaves_the_image_as_it_is(make: Make) -> None:
-    """But for the schedule, which the stack knows: home judges by it."""
+    """But for the schedule, which the stack knows: home judges by it. A machine that is stopped keeps its disk."""
     found = configured(make(ScheduleExpression="cron(0 3 * * ? *)", TimeZone="Asia/Tokyo"))
     assert found.faults == ()
     assert found.settings.release.track == "v1.*"
@@ -39,10 +39,6 @@ def test_an_empty_form_leaves_the_image_as_it_is(make: Make) -> None:
     schedule = found.settings.schedule
     assert (schedule.expression, schedule.timezone) == ("cron(0 3 * * ? *)", "Asia/Tokyo")
     assert not found.settings.power.has_disk(machine=True)
-
-
-def test_a_machine_that_is_stopped_keeps_its_disk(make: Make) -> None:
-    """What could not be sent waits there."""
     assert configured(make(Mode="stopped")).settings.power.has_disk(machine=True)
 
 

@@ -15,10 +15,9 @@ from agent.config.credentials import Credentials
 from agent.config.settings import Secrets, Store
 from agent.machine.prices import spot_price
 from agent.secrets.sources import job_secrets
-from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import Stack
 from tests.aws.test_prices import FACTS
-from tests.parts.aws import REGION, Aws
+from tests.parts.aws import ACCOUNT, REGION, Aws
 from tests.parts.awsproxy import Answer, AwsProxy
 from tests.parts.faultproxy import FaultProxy, Seen
 from tests.parts.rights import Call, Policies, allowed

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from structlog.testing import LogCapture
 
 from agent.base.errors import MetadataError
 from agent.base.logs import Log
-from agent.machine.instance import HostFacts
+from agent.machine.instance import HostFacts, SpotNotice
 from agent.machine.metadata import (
     ENDPOINT,
     FACTS_SECONDS,
@@ -65,36 +66,24 @@ async def test_facts_and_tags_come_with_one_token(service: Service) -> None:
     assert [method for method, *_ in service.requests].count("PUT") == 1
 
 
-async def test_tags_that_are_not_in_the_metadata_are_no_failure(service: Service) -> None:
-    """Where the instance does not show its tags there is no slot, and everything else is there."""
+async def test_a_fact_that_is_missing_or_endless_leaves_the_others(service: Service) -> None:
+    """Without tags in the metadata there is no slot, and an answer of megabytes fills no memory and no manifest."""
     service.said["meta-data/tags/instance"] = None
+    service.said["meta-data/instance-id"] = "i-" + "0" * 5_000_000
     facts = await Metadata(service.url).facts()
-    assert facts.tags == {}
-    assert facts.slot is None
-    assert facts.instance_id
-
-
-async def test_a_token_that_is_no_longer_accepted_is_replaced(service: Service) -> None:
-    """A refused token costs one more request, not a failure."""
-    client = Metadata(service.url)
-    assert await client.notice() is None
-    service.forget_tokens()
-    service.notice = LAUNCHED
-    notice = await client.notice()
-    assert notice is not None
-    assert notice.action == "terminate"
+    assert (facts.tags, facts.slot, facts.instance_id) == ({}, None, None)
+    assert facts.zone == "ap-northeast-3a"
 
 
 async def test_notices_appear_as_soon_as_they_are_up(service: Service) -> None:
-    """No notice is None; the next look after it is put up has it, with the time it names."""
+    """The next poll has them, with the time they name; a token that is no longer accepted costs one more request."""
     client = Metadata(service.url)
     assert await client.notice() is None
     assert await client.rebalance() is None
     service.notice = LAUNCHED
     service.rebalance = True
-    notice = await client.notice()
-    assert notice is not None
-    assert notice.time == LAUNCHED
+    service.tokens.clear()
+    assert await client.notice() == SpotNotice("terminate", LAUNCHED)
     assert await client.rebalance() is not None
 
 
@@ -141,41 +130,56 @@ async def test_a_service_that_forbids_is_an_error_at_once(service: Service) -> N
     assert [method for method, *_ in service.requests] == ["PUT"]
 
 
-async def test_a_service_that_hangs_is_bounded(service: Service) -> None:
+class _Portal(QuietHandler):
+    """Somebody else at the service's address, who sends everybody to a page that has no address."""
+
+    def do_PUT(self) -> None:  # noqa: N802 -- the name is the library's
+        self.answer(302, headers={"Location": "http://["})
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """A service that takes a minute for each answer."""
+    with Service() as service:
+        service.delay = 60
+        yield service.url
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """An address that refuses connections."""
+    with refused() as address:
+        yield f"http://{address}"
+
+
+@contextmanager
+def portal() -> Iterator[str]:
+    """A redirect that is not followed, and must not end who asks: the watch for a notice, or the run."""
+    with LoopbackHttp(_Portal) as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("address", [hanging, nobody, portal])
+async def test_no_answer_is_a_bounded_error(
+    address: Callable[[], AbstractContextManager[str]],
+) -> None:
     """A look at the notices ends, so that there can be another one."""
-    service.delay = 60
     began = time.monotonic()
-    with pytest.raises(MetadataError):
-        await Metadata(service.url).notice()
+    with address() as url, pytest.raises(MetadataError):
+        await Metadata(url).notice()
     assert time.monotonic() - began < NOTICE_SECONDS + SLACK
 
 
-async def test_nobody_at_the_address_is_bounded() -> None:
-    """A refused connection is tried again, and then an error."""
-    with refused() as address, pytest.raises(MetadataError):
-        await Metadata(f"http://{address}").notice()
-
-
-async def test_an_endless_answer_is_cut(service: Service) -> None:
-    """A service that sends megabytes fills no memory and no manifest."""
-    service.said["meta-data/instance-id"] = "i-" + "0" * 5_000_000
-    facts = await Metadata(service.url).facts()
-    assert facts.instance_id is None
-    assert facts.zone == "ap-northeast-3a"
-
-
-async def test_a_laptop_has_no_facts_and_no_delay(tmp_path: Path) -> None:
-    """Without EC2's marks in the firmware nothing is asked, so nothing is waited for."""
+async def test_a_machine_that_is_not_ec2s_asks_nobody(tmp_path: Path, service: Service) -> None:
+    """The firmware's marks decide, unless the environment switches the service off, as for boto3."""
     (tmp_path / "sys_vendor").write_text("LENOVO\n")
     for firmware in (tmp_path, tmp_path / "nothing"):
         assert metadata_endpoint({}, firmware) is None
         assert await read_facts({}, log_of(LogCapture()), firmware) is None
-
-
-async def test_the_environment_may_switch_the_service_off(service: Service) -> None:
-    """`AWS_EC2_METADATA_DISABLED` holds here as it does for boto3."""
+    (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
+    assert metadata_endpoint({}, tmp_path) == ENDPOINT
     environ = {**environ_of(service), "AWS_EC2_METADATA_DISABLED": "TRUE"}
-    assert await read_facts(environ, log_of(LogCapture())) is None
+    assert await read_facts(environ, log_of(LogCapture()), tmp_path) is None
     assert service.requests == []
 
 
@@ -186,22 +190,3 @@ async def test_proxies_of_the_environment_are_not_asked(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     assert (await Metadata(service.url).facts()).instance_id
-
-
-def test_an_instance_is_known_by_its_firmware(tmp_path: Path) -> None:
-    """On EC2 the well-known address is used."""
-    (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
-    assert metadata_endpoint({}, tmp_path) == ENDPOINT
-
-
-class _Portal(QuietHandler):
-    """Somebody else at the service's address, who sends everybody to a page that has no address."""
-
-    def do_PUT(self) -> None:  # noqa: N802 -- the name is the library's
-        self.answer(302, headers={"Location": "http://["})
-
-
-async def test_a_redirect_to_nowhere_is_no_answer() -> None:
-    """It is not followed, and must not end who asks: the watch for a notice, or the run."""
-    with LoopbackHttp(_Portal) as portal, pytest.raises(MetadataError):
-        await Metadata(portal.url).notice()

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import boto3
 import pytest
 
-from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import template
-from tests.parts.aws import REGION
+from tests.parts.aws import ACCOUNT, REGION
 from tests.parts.rights import (
     Call,
     Context,

@@ -128,12 +128,11 @@ async def test_what_is_no_price_of_this_machine_is_not_used(
     assert await lost.rate() is None
 
 
-async def test_an_endpoint_that_is_no_address_is_no_failure(tmp_path: Path) -> None:
+async def test_an_endpoint_that_is_no_address_is_no_failure(lost: Asker) -> None:
     """A price is an estimate, and the rest of the run's end must not miss for it."""
-    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    asker = Asker(tmp_path, {**keys, "AWS_ENDPOINT_URL_EC2": "nonsense"})
-    assert await asker.rate() is None
-    (event,) = asker.events.entries
+    lost.environ["AWS_ENDPOINT_URL_EC2"] = "nonsense"
+    assert await lost.rate() is None
+    (event,) = lost.events.entries
     assert (event["event"], "nonsense" in event["reason"]) == ("cost.no_spot_price", True)
 
 

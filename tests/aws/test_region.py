@@ -114,6 +114,7 @@ async def test_what_may_pass_is_told_apart_from_what_stays(
         for late in ({"AWS_ENDPOINT_URL_SSM": f"http://{address}"}, on(roleless)):
             with pytest.raises(SecretsUnreachable):
                 await job_secrets(Secrets(source="ssm:/region/jobs"), aws | late)
-    with pytest.raises(SecretsError) as caught:
+    with pytest.raises(SecretsError, match="no parameters under /region/none") as caught:
         await job_secrets(Secrets(source="ssm:/region/none"), aws)
+    assert "put-parameter" in caught.value.remedy
     assert not isinstance(caught.value, SecretsUnreachable)

@@ -60,11 +60,12 @@ async def slot(
     return found, len(waits)
 
 
-async def test_a_tag_that_comes_after_the_machine_is_waited_for(
-    service: Metadata, today: datetime
-) -> None:
-    """The two schedules of mode stopped differ by up to a minute."""
+async def test_the_slot_is_that_of_this_boot(service: Metadata, today: datetime) -> None:
+    """A tag that comes late is waited for (the two schedules of mode stopped differ by up to a minute)."""
     assert await slot(service, up=20, late=tagged(today)) == (today, 1)
+    assert await slot(service, up=20) == (today, 0), "it is there from the beginning"
+    service.tags = {}
+    assert await slot(service, up=20) == (None, 0), "a person launched it"
 
 
 async def test_a_machine_off_schedule_keeps_its_last_slot(
@@ -74,15 +75,3 @@ async def test_a_machine_off_schedule_keeps_its_last_slot(
     found, waits = await slot(service, up=TAG_COMES_WITHIN.total_seconds() - 3)
     assert found == today - DAY
     assert waits <= 1
-
-
-async def test_the_tag_of_this_boot_is_taken_at_once(service: Metadata, today: datetime) -> None:
-    """In mode launch it is there from the beginning."""
-    service.tags = tagged(today)
-    assert await slot(service, up=20) == (today, 0)
-
-
-async def test_a_machine_without_the_tag_has_no_slot(service: Metadata, today: datetime) -> None:
-    """A person launched it."""
-    service.tags = {}
-    assert await slot(service, up=20) == (None, 0)

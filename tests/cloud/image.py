@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from tests.parts.aws import KEYS, REGION
+from tests.parts.command import logged
 from tests.parts.ec2.room import MachineRoom
 from tests.parts.machine_disk import ROOT
 from tests.parts.missing import program
@@ -14,10 +14,6 @@ from tests.parts.missing import program
 PACKER = ROOT / "packer"
 BUILD_SECONDS = 1500
 VERSION, COMMIT, BUILT = "0.0.0", "abcdef0", "20261122T000000Z"
-
-
-class BuildError(Exception):
-    """A step of the build failed; the message has the end of what it said."""
 
 
 def build_image(room: MachineRoom, config: str, folder: Path) -> str:
@@ -60,7 +56,7 @@ def _payload(config: str, trusted: Path, folder: Path) -> Path:
     shutil.copyfile(inside / "packages-debian.sh", inside / "packages-amazon.sh")
     bundles = list(inside.glob("seed/cache/archive-v0/*/certifi/cacert.pem"))
     if not bundles:
-        raise BuildError("the seed has no bundle of certificates to add one to")
+        raise RuntimeError("the seed has no bundle of certificates to add one to")
     for bundle in bundles:
         bundle.write_bytes(bundle.read_bytes() + b"\n" + trusted.read_bytes())
     payload = folder / "payload.tar"
@@ -72,7 +68,6 @@ def _payload(config: str, trusted: Path, folder: Path) -> Path:
 
 
 def _run(words: list[str], folder: Path) -> None:
-    log = folder / "build.log"
     environ = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": KEYS[0],
@@ -80,16 +75,4 @@ def _run(words: list[str], folder: Path) -> None:
         "CHECKPOINT_DISABLE": "1",
         "PACKER_CACHE_DIR": str(folder / "packer"),
     }
-    with log.open("ab") as said:
-        done = subprocess.run(
-            words,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            timeout=BUILD_SECONDS,
-            check=False,
-        )
-    if done.returncode != 0:
-        end = log.read_text(errors="replace")[-6000:]
-        raise BuildError(f"{Path(words[0]).name} ended with {done.returncode}:\n{end}")
+    logged(words, folder / "build.log", environ=environ, seconds=BUILD_SECONDS)

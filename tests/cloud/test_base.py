@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.world import World
+from tests.parts.command import completed
 from tests.parts.ec2.identity import MAC
 from tests.parts.ec2.room import BASE
 from tests.parts.missing import program
@@ -43,14 +44,8 @@ def ask(around: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask
         more = ("LogLevel=ERROR", f"ConnectTimeout={LOGIN_SECONDS}")
         words = [word for one in (*options, *more) for word in ("-o", one)]
         to = ["-i", str(key), "-p", str(around.room.login), f"ec2-user@{LOOPBACK}"]
-        return subprocess.run(
-            [program("ssh"), "-F", os.devnull, *words, *to, command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        login = [program("ssh"), "-F", os.devnull, *words, *to]
+        return completed([*login, command], seconds=COMMAND_SECONDS)
 
     def ask(command: str) -> str:
         done = say(command)
@@ -77,18 +72,10 @@ def test_cloud_init_knows_the_machine_from_ec2(ask: Ask) -> None:
     assert ask("sudo passwd --status ec2-user").split()[1] == "L"
 
 
-def test_temporary_files_are_in_memory(ask: Ask) -> None:
-    """What a step of the build leaves in /tmp is not on the image."""
+def test_it_has_what_amazons_image_has(ask: Ask) -> None:
+    """/tmp is in memory, so nothing of it is on the image; iptables writes the new tables; SELinux refuses nothing."""
     assert ask("findmnt --noheadings --output FSTYPE /tmp") == "tmpfs"
-
-
-def test_the_firewall_is_nftables(ask: Ask) -> None:
-    """The program has the old name and writes the new tables."""
     assert "nf_tables" in ask("sudo iptables --version")
-
-
-def test_selinux_is_permissive(ask: Ask) -> None:
-    """A policy is loaded, files and processes have their labels, and nothing is refused."""
     assert ask("cat /sys/fs/selinux/enforce") == "0"
     assert ask("cat /proc/1/attr/current").strip("\0").startswith("system_u:system_r:init_t")
     assert ":etc_t:" in ask("stat --format %C /etc/fstab")

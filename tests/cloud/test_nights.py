@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.aws.ec2 import ACCOUNT
 from tests.aws.stack import SCHEDULED, Stack
 from tests.aws.test_person_rights import DOCUMENTS, PACKER
 from tests.bucket.bucket import Run
 from tests.cloud.releases import BEGUN, BROKEN, CONTAINED, SLOW, TOKEN, WHICH, publish
 from tests.cloud.world import NIGHT_SECONDS, World
+from tests.parts.aws import ACCOUNT
 from tests.parts.ec2_rights import Ec2Rights
 from tests.parts.rights import allowed
 from tests.parts.waiting import wait_until

@@ -12,9 +12,6 @@ from agent.config.locate import Locations
 from agent.config.overrides import Document, flag_overrides, parse_settings
 from agent.doctor.checks import CHECKS
 from agent.doctor.examine import Finding, Installation, State, examine
-from tests.parts.ports import LOOPBACK, free_port
-
-NOBODY = f"http://{LOOPBACK}:{free_port()}"
 
 Ask = Callable[..., Installation]
 

@@ -73,23 +73,19 @@ async def test_the_jobs_of_the_last_good_release_are_checked(
     assert (await ask("configuration", who)).state is State.FAILED
 
 
-async def test_a_state_directory_that_is_a_file_is_a_failure(
-    installation: Ask, tmp_path: Path
-) -> None:
-    """What cannot be written into is told before a run finds out."""
-    (tmp_path / "state").write_text("")
-    assert (await ask("state directory", installation())).state is State.FAILED
-
-
 async def test_a_state_directory_is_tried_without_leaving_anything(
     installation: Ask, tmp_path: Path
 ) -> None:
-    """Before the first run it is not made, and afterwards nothing is left in it."""
+    """Before the first run it is not made, afterwards nothing is left in it; a file in its place is a failure."""
+    state = tmp_path / "state"
     assert "not made yet" in (await ask("state directory", installation())).detail
-    assert not (tmp_path / "state").exists()
-    (tmp_path / "state").mkdir()
+    assert not state.exists()
+    state.mkdir()
     assert (await ask("state directory", installation())).state is State.OK
-    assert list((tmp_path / "state").iterdir()) == []
+    assert list(state.iterdir()) == []
+    state.rmdir()
+    state.write_text("")
+    assert (await ask("state directory", installation())).state is State.FAILED
 
 
 async def test_a_repository_says_which_release_it_would_give(
@@ -105,38 +101,27 @@ async def test_a_repository_says_which_release_it_would_give(
 
 
 @pytest.mark.parametrize(
-    ("pair", "says"),
+    ("pairs", "environ", "says"),
     [
-        (None, "no repository is configured"),
-        ("release.repository=nonsense", "neither a URL nor"),
-        ("release.repository=/nowhere/at/all", "not found"),
+        ([], {}, "no repository is configured"),
+        (["release.repository=nonsense"], {}, "neither a URL nor"),
+        (["release.repository=/nowhere/at/all"], {}, "not found"),
+        (["release.repository=/x"], {"PATH": "/nowhere"}, "git is not installed"),
     ],
 )
 async def test_a_repository_that_cannot_be_asked_is_a_failure(
-    installation: Ask, pair: str | None, says: str
+    installation: Ask, pairs: list[str], environ: dict[str, str], says: str
 ) -> None:
-    """No repository, no address and no answer are told apart."""
-    finding = await ask("git repository", installation(*([pair] if pair else [])))
+    """No repository, no address, no answer and no git are told apart."""
+    finding = await ask("git repository", installation(*pairs, **environ))
     assert finding.state is State.FAILED
     assert says in finding.detail
 
 
-async def test_a_missing_git_is_named(installation: Ask) -> None:
-    """Without git on the PATH, git is the remedy."""
-    finding = await ask("git repository", installation("release.repository=/x", PATH="/nowhere"))
-    assert (finding.state, finding.remedy) == (State.FAILED, "install git")
-
-
-async def test_uv_and_chromedriver_say_their_versions(installation: Ask) -> None:
-    """Programs are started, not only looked for."""
+async def test_uv_and_chromedriver_say_their_versions(installation: Ask, tmp_path: Path) -> None:
+    """Programs are started, not only looked for: one that ends with an error is no chromedriver."""
     assert (await ask("uv", installation())).detail.startswith("uv ")
     assert (await ask("chromedriver", installation())).detail.startswith("ChromeDriver ")
-
-
-async def test_a_chromedriver_that_does_not_run_is_a_failure(
-    installation: Ask, tmp_path: Path
-) -> None:
-    """A program of that name that ends with an error is no chromedriver."""
     program = tmp_path / "chromedriver"
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
@@ -156,24 +141,28 @@ async def test_a_container_engine_is_asked_where_it_is_needed(
 
 PLAIN = '[[job]]\nname = "a"\ncommand = ["true"]\n'
 STACKS = '[[job]]\nname = "a"\ncompose = "compose.yml"\nservice = "batch"\n'
+GRID = ["browser.url=http://grid:4444"]
 BROWSING = '[[job]]\nname = "a"\ncommand = ["true"]\nbrowser = true\n'
 
 
 @pytest.mark.parametrize(
-    ("jobs", "engine", "session"),
+    ("pairs", "jobs", "states"),
     [
-        (PLAIN, State.SKIPPED, State.SKIPPED),
-        (STACKS, State.FAILED, State.SKIPPED),
-        (BROWSING, State.FAILED, State.FAILED),
+        ([], PLAIN, {"container engine": State.SKIPPED, "browser session": State.SKIPPED}),
+        ([], STACKS, {"container engine": State.FAILED, "browser session": State.SKIPPED}),
+        ([], BROWSING, {"container engine": State.FAILED, "browser session": State.FAILED}),
+        ([], None, {"container engine": State.FAILED, "chromedriver": State.SKIPPED}),
+        (GRID, None, {"container engine": State.SKIPPED, "chromedriver": State.SKIPPED}),
     ],
+    ids=["plain jobs", "stacks", "browser jobs", "unknown jobs", "unknown jobs, remote browser"],
 )
 async def test_the_engine_and_the_browser_are_tried_where_a_job_needs_them(
-    installation: Ask, jobs: str, engine: State, session: State
+    installation: Ask, pairs: list[str], jobs: str | None, states: dict[str, State]
 ) -> None:
-    """A release of stacks needs an engine and no browser; without jobs that need them, neither is asked for."""
-    who = replace(installation(PATH="/nowhere"), jobs=parse_jobs(jobs, "jobs.toml", __version__)[0])
-    assert (await ask("container engine", who)).state is engine
-    assert (await ask("browser session", who)).state is session
+    """On a computer that has neither; what the configuration or the jobs make unnecessary is skipped."""
+    known = parse_jobs(jobs, "jobs.toml", __version__)[0] if jobs else None
+    who = replace(installation(*pairs, PATH="/nowhere"), jobs=known)
+    assert {name: (await ask(name, who)).state for name in states} == states
 
 
 async def test_a_stack_needs_compose_besides_the_engine(
@@ -181,25 +170,11 @@ async def test_a_stack_needs_compose_besides_the_engine(
 ) -> None:
     """Whatever the browser is: both are asked, and the jobs named."""
     jobs = parse_jobs(STACKS, "jobs.toml", __version__)[0]
-    who = replace(installation("browser.url=http://grid:4444", **docker_engine.environ), jobs=jobs)
+    who = replace(installation(*GRID, **docker_engine.environ), jobs=jobs)
     without = replace(who, environ={**who.environ, "DOCKER_CONFIG": str(tmp_path)})
     assert "docker compose" in (await ask("container engine", without)).detail
     found = await ask("container engine", replace(who, environ=with_plugin(dict(who.environ))))
     assert (found.state, found.detail.rpartition(" with ")[2]) == (State.OK, "compose, for a")
-
-
-async def test_a_remote_browser_needs_no_engine(installation: Ask) -> None:
-    """What the configuration makes unnecessary is skipped with that reason."""
-    who = installation("browser.url=http://grid:4444")
-    for name in ("container engine", "chromedriver"):
-        assert (await ask(name, who)).state is State.SKIPPED
-
-
-async def test_without_any_browser_the_engine_is_the_failure(installation: Ask) -> None:
-    """A computer with neither chromedriver nor Docker cannot run browser jobs."""
-    who = installation(PATH="/nowhere")
-    assert (await ask("chromedriver", who)).state is State.SKIPPED
-    assert (await ask("container engine", who)).state is State.FAILED
 
 
 async def test_a_machine_must_be_able_to_switch_itself_off(installation: Ask) -> None:
@@ -244,36 +219,30 @@ async def test_checks_run_at_once_each_with_its_limit(installation: Ask) -> None
     assert [finding.state for finding in findings] == [State.FAILED] * 10 + [State.OK]
 
 
-@pytest.mark.parametrize(
-    ("error", "detail", "remedy"),
-    [
-        (StoreError("no", remedy="do this"), "no", "do this"),
-        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file", "check the disk"),
-        (ZeroDivisionError("oops"), "the check itself broke: ZeroDivisionError('oops')", "report"),
-    ],
-)
-async def test_what_a_check_raises_is_its_finding(
-    installation: Ask, error: Exception, detail: str, remedy: str
-) -> None:
-    """Expected errors, the disk's errors and defects all end as findings."""
+async def test_what_a_check_raises_is_its_finding_without_secrets(installation: Ask) -> None:
+    """Expected errors, the disk's and defects all end as findings; the repository's password is in none."""
 
-    async def raises(_: Installation) -> Finding:
-        raise error
+    def raising(error: Exception) -> Check:
+        async def raises(_: Installation) -> Finding:
+            raise error
 
-    (finding,) = await examine(installation(), [Check("x", 5, raises)])
-    assert (finding.state, finding.detail) == (State.FAILED, detail)
-    assert finding.remedy.startswith(remedy)
-
-
-async def test_secrets_of_the_configuration_are_hidden_in_findings(installation: Ask) -> None:
-    """Whatever a part says, the password of the repository is not repeated."""
-
-    async def blab(_: Installation) -> Finding:
-        return failed("https://me:hunter2hunter2@host is bad", "ask hunter2hunter2")
+        return Check("x", 5, raises)
 
     who = installation("release.repository=https://me:hunter2hunter2@host/x.git")
-    (finding,) = await examine(who, [Check("x", 5, blab)])
-    assert "hunter2" not in str(finding)
+    errors = [
+        StoreError("https://me:hunter2hunter2@host is bad", remedy="ask hunter2hunter2"),
+        StoreError("no", remedy="do this"),
+        FileNotFoundError(2, "No such file", "/x"),
+        ZeroDivisionError("oops"),
+    ]
+    secret, *findings = await examine(who, [raising(error) for error in errors])
+    assert "hunter2" not in str(secret)
+    assert {finding.state for finding in findings} == {State.FAILED}
+    assert [(finding.detail, finding.remedy.split()[0]) for finding in findings] == [
+        ("no", "do"),
+        ("/x: No such file", "check"),
+        ("the check itself broke: ZeroDivisionError('oops')", "report"),
+    ]
 
 
 def test_findings_are_a_table_with_remedies_below_failures() -> None:

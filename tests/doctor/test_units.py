@@ -48,37 +48,20 @@ async def test_a_laptop_has_no_units(installation: Ask) -> None:
     assert (await units(installation())).state is State.SKIPPED
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree into which the units were installed, with another limit."""
-    root = tmp_path_factory.mktemp("root")
+def test_every_unit_and_script_is_installed(tmp_path: Path) -> None:
+    """Whatever is in the folder, by its kind; the guards of the power are wanted early; `--limit` moves both units."""
     script = SYSTEMD / "install.sh"
-    subprocess.run([script, "--root", root, "--limit", "5h"], check=True, timeout=60)
-    return root
-
-
-def test_every_unit_and_script_is_installed(installed: Path) -> None:
-    """Whatever is in the folder is in the tree, by its kind."""
-    units = installed / "usr/lib/systemd/system"
+    subprocess.run([script, "--root", tmp_path, "--limit", "5h"], check=True, timeout=60)
+    units = tmp_path / "usr/lib/systemd/system"
     for path in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.timer"), *SYSTEMD.glob("*.d/*.conf")):
         assert (units / path.relative_to(SYSTEMD)).read_bytes() == path.read_bytes()
     scripts = {path.name for path in SYSTEMD.glob("*.sh")} - {"install.sh"}
-    assert {path.name for path in (installed / "usr/lib/mayfly").iterdir()} == scripts
-    assert (installed / "etc/mayfly").stat().st_mode & 0o777 == 0o700
-
-
-def test_what_guards_the_power_is_enabled_before_everything(installed: Path) -> None:
-    """Dead-man and idle timers are wanted early, and in emergency and rescue mode."""
+    assert {path.name for path in (tmp_path / "usr/lib/mayfly").iterdir()} == scripts
+    assert (tmp_path / "etc/mayfly").stat().st_mode & 0o777 == 0o700
+    etc = tmp_path / "etc/systemd/system"
     for target in ("sysinit", "emergency", "rescue"):
-        wants = installed / f"etc/systemd/system/{target}.target.wants"
-        assert {"mayfly-deadman.timer", "mayfly-idle.timer"} <= {
-            one.name for one in wants.iterdir()
-        }
-
-
-def test_a_longer_limit_moves_both_units(installed: Path) -> None:
-    """`--limit` is the one place: run and dead-man move together."""
-    etc = installed / "etc/systemd/system"
+        wanted = {path.name for path in (etc / f"{target}.target.wants").iterdir()}
+        assert {"mayfly-deadman.timer", "mayfly-idle.timer"} <= wanted
     assert "RuntimeMaxSec=5h 15min" in (etc / "mayfly.service.d/limit.conf").read_text()
     assert "OnBootSec=5h 1h" in (etc / "mayfly-deadman.timer.d/limit.conf").read_text()
 

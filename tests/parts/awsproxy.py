@@ -1,11 +1,11 @@
 """A proxy in front of the stand-in for AWS, for what the stand-in leaves out."""
 
 import re
-import ssl
 from collections.abc import Iterable
 
 import requests
 
+from tests.parts.certificate import Certificate
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 
 FORWARD_SECONDS = 60
@@ -23,8 +23,8 @@ class AwsProxy(LoopbackHttp):
         bodies: The requests' bodies, in order.
     """
 
-    def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(_Handler, tls=tls)
+    def __init__(self, target: str, *, certificate: Certificate | None = None) -> None:
+        super().__init__(_Handler, certificate=certificate)
         self._target = target
         self.bodies: list[bytes] = []
 

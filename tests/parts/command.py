@@ -56,14 +56,34 @@ def output_of(
     *,
     environ: Mapping[str, str] | None = None,
     at: Path | None = None,
+    stdin: str | None = None,
     seconds: float = COMMAND_SECONDS,
 ) -> str:
     """Run a program as `completed` does, and return its standard output."""
-    done = completed(command, environ=environ, at=at, seconds=seconds)
+    done = completed(command, environ=environ, at=at, stdin=stdin, seconds=seconds)
     if done.returncode != 0:
         said = (done.stdout + done.stderr)[-4000:]
         raise CommandError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
     return done.stdout
+
+
+def logged(
+    command: Sequence[str], log: Path, *, environ: Mapping[str, str], seconds: float
+) -> None:
+    """Run a program that takes long and must succeed, with its output at the end of a file, for a person to follow."""
+    with log.open("ab") as said:
+        done = subprocess.run(
+            command,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+        )
+    if done.returncode != 0:
+        end = log.read_text(errors="replace")[-6000:]
+        raise CommandError(f"{command[0]} ended with {done.returncode} ({log}):\n{end}")
 
 
 def mayfly(

@@ -100,7 +100,7 @@ class Ec2Rights:
 
     def _launch(self, asked: Mapping[str, str], prefix: str) -> Iterator[Call]:
         template = asked.get(f"{prefix}LaunchTemplateId")
-        data = self._template(template, asked[f"{prefix}Version"]) if template else {}
+        data = template_data(self._ec2, template, asked[f"{prefix}Version"]) if template else {}
         arn = f"{self._ours}:launch-template/{template}" if template else None
         owner = self._owner_of(asked.get("ImageId") or data["ImageId"])
         for resource, of_template in self._used(asked, data, arn):
@@ -152,12 +152,6 @@ class Ec2Rights:
             context = {"iam:PassedToService": "ec2.amazonaws.com"}
             yield Call("iam:PassRole", role["Arn"], context)
 
-    def _template(self, name: str, version: str) -> Any:
-        found = self._ec2.describe_launch_template_versions(
-            LaunchTemplateId=name, Versions=[version]
-        )
-        return found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-
     def _owner_of(self, image: str) -> str:
         (found,) = self._ec2.describe_images(ImageIds=[image])["Images"]
         return str(found.get("ImageOwnerAlias", found["OwnerId"]))
@@ -165,6 +159,13 @@ class Ec2Rights:
     def _tags_of(self, machine: str) -> dict[str, str]:
         (found,) = self._ec2.describe_instances(InstanceIds=[machine])["Reservations"]
         return {tag["Key"]: tag["Value"] for tag in found["Instances"][0].get("Tags", [])}
+
+
+def template_data(ec2: Any, name: str, version: str) -> dict[str, Any]:
+    """Return what a version of a launch template says."""
+    found = ec2.describe_launch_template_versions(LaunchTemplateId=name, Versions=[version])
+    data: dict[str, Any] = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    return data
 
 
 def values(asked: Mapping[str, str], name: str) -> list[str]:

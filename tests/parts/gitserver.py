@@ -1,7 +1,6 @@
 """A git server over smart HTTP: the standard library's web server in front of `git http-backend`."""
 
 import os
-import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +44,7 @@ class GitServer:
         self.authorization = ""
         if user:
             self.admit(user, password)
-        self._http = LoopbackHttp(_Handler, owner=self, tls=_context(certificate))
+        self._http = LoopbackHttp(_Handler, owner=self, certificate=certificate)
         self.closing = self._http.closing
 
     @property
@@ -141,11 +140,3 @@ def _cgi(root: Path, request: QuietHandler, length: int) -> dict[str, str]:
         "HTTP_CONTENT_ENCODING": request.headers.get("Content-Encoding", ""),
         "REMOTE_ADDR": request.client_address[0],
     }
-
-
-def _context(certificate: Certificate | None) -> ssl.SSLContext | None:
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.file, certificate.key)
-    return context

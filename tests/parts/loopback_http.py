@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.parts.certificate import Certificate
 from tests.parts.ports import LOOPBACK
 
 STOP_SECONDS = 10
@@ -89,15 +90,18 @@ class LoopbackHttp:
         handler: type[QuietHandler],
         *,
         owner: object = None,
-        tls: ssl.SSLContext | None = None,
+        certificate: Certificate | None = None,
         port: int = 0,
     ) -> None:
         own = type(handler.__name__, (handler,), {"owner": owner or self})
         self._server = _Server((LOOPBACK, port), own)
-        self._tls = tls
-        if tls is not None:
+        self._scheme = "http"
+        if certificate is not None:
+            self._scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.file, certificate.key)
             # The handshake belongs to the connection's own thread: a client that stalls must not stop the others.
-            self._server.socket = tls.wrap_socket(
+            self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
         self.port: int = self._server.server_address[1]
@@ -109,7 +113,7 @@ class LoopbackHttp:
     @property
     def url(self) -> str:
         """Its base URL, without a trailing slash."""
-        return f"{'http' if self._tls is None else 'https'}://{LOOPBACK}:{self.port}"
+        return f"{self._scheme}://{LOOPBACK}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.parts.cache import cache_folder, one_at_a_time
+from tests.parts.command import logged
 from tests.parts.gitserver import GitServer
 from tests.parts.machine import Disk, forwards
 from tests.parts.machine_release import BAKED_JOBS, CONFIG, GIT, files, publish_baked
@@ -27,10 +27,6 @@ KEPT = 2
 
 HELD = "held"
 """In an image's folder: whoever uses the image holds a shared lock on this file."""
-
-
-class ImageBuildError(Exception):
-    """The image could not be built; the message carries the end of what the builder said."""
 
 
 def built_disk() -> AbstractContextManager[Disk]:
@@ -139,19 +135,9 @@ def _run_builder(folder: Path, config: Path, services: dict[str, int]) -> None:
         "LC_ALL": "C.UTF-8",
     }
     log = cache / "build.log"
-    with log.open("wb") as said:
-        done = subprocess.run(
-            [str(ROOT / "packer" / "image.sh"), str(folder), str(config)],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            timeout=BUILD_SECONDS,
-            check=False,
-        )
-    if done.returncode != 0:
-        end = log.read_text(errors="replace")[-4000:]
-        raise ImageBuildError(f"packer/image.sh ended with {done.returncode} ({log}):\n{end}")
+    log.unlink(missing_ok=True)
+    command = [str(ROOT / "packer" / "image.sh"), str(folder), str(config)]
+    logged(command, log, environ=environ, seconds=BUILD_SECONDS)
 
 
 def main() -> None:

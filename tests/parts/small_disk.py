@@ -1,10 +1,10 @@
 """File systems of a test's own, which fill up, run out of inodes, or become read-only when the test says so."""
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Self
 
+from tests.parts.command import CommandError, completed, output_of
 from tests.parts.missing import MissingPartError, program
 
 PAGE = 4096
@@ -91,18 +91,15 @@ class FailingDisk(_Mounted):
     def mend(self) -> None:
         """Do what a person, or the next boot, does: check it and mount it again."""
         _call("umount", str(self.path))
-        # 1: errors were corrected.
-        _call("e2fsck", "-f", "-y", str(self._image), allowed=(0, 1))
+        command = [program("e2fsck"), "-f", "-y", str(self._image)]
+        done = completed(command, seconds=SECONDS)
+        if done.returncode not in (0, 1):  # 1: errors were corrected
+            raise CommandError(done.stdout + done.stderr)
         self._mount()
 
     def _mount(self) -> None:
         _call("mount", "-o", "loop", str(self._image), str(self.path))
 
 
-def _call(name: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
-    done = subprocess.run(
-        [program(name), *arguments], capture_output=True, timeout=SECONDS, check=False
-    )
-    if done.returncode not in allowed:
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        raise RuntimeError(f"{name} {' '.join(arguments)}: {done.returncode}: {said}")
+def _call(name: str, *arguments: str) -> None:
+    output_of([program(name), *arguments], seconds=SECONDS)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.machine_disk import ROOT, ImageBuildError, forget, hold, kept_disk
+from tests.parts.command import CommandError
+from tests.parts.machine_disk import ROOT, forget, hold, kept_disk
 
 HOLDER = """
 import sys
@@ -66,10 +67,10 @@ def test_a_disk_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def build(draft: Path) -> None:
         built.append(draft.name)
         if len(built) == 1:
-            raise ImageBuildError("no mirror")
+            raise CommandError("no mirror")
         (draft / "disk.qcow2").touch()
 
-    with pytest.raises(ImageBuildError), kept_disk("x", "key", build):
+    with pytest.raises(CommandError), kept_disk("x", "key", build):
         pass
     for _ in range(2):
         with kept_disk("x", "key", build) as disk:

@@ -9,8 +9,6 @@ import html
 import json
 import re
 import shutil
-import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,10 +24,11 @@ import requests
 from tests.parts.aws import ACCOUNT, REGION, Aws
 from tests.parts.awsproxy import Answer, AwsProxy, Ec2Proxy, ec2_answer, ec2_error
 from tests.parts.certificate import Certificate, make_certificate
+from tests.parts.command import output_of
 from tests.parts.ec2.hardware import AWS, METADATA, Ec2Machine
 from tests.parts.ec2.identity import Identity
 from tests.parts.ec2.launch import Launch, fleet_launch, launch_of, template_named
-from tests.parts.ec2_rights import values
+from tests.parts.ec2_rights import template_data, values
 from tests.parts.machine import Disk
 from tests.parts.missing import program
 from tests.parts.ports import free_port
@@ -91,6 +90,8 @@ class MachineRoom(Aws):
         trusted: Its certificate.
         judge: Whether an instance profile may do an action on a resource; everything, until somebody says otherwise.
         faults: What went wrong in the room itself.
+        disks: The disk of each image.
+        keys: The public key of each key pair.
         told: What happened to machines, as lines with the seconds since the room was opened.
     """
 
@@ -114,8 +115,8 @@ class MachineRoom(Aws):
         self._folder = folder
         self._base = base
         self._services = dict(services)
-        self._images: dict[str, Path] = {}
-        self._keys: dict[str, str] = {}
+        self.disks: dict[str, Path] = {}
+        self.keys: dict[str, str] = {}
         self._launches: dict[str, Launch] = {}
         self._slots: dict[str, Slot] = {}
         self._states: dict[str, str] = {}
@@ -137,14 +138,12 @@ class MachineRoom(Aws):
         for image in self._ec2.describe_images(
             Owners=["amazon"], Filters=[{"Name": n, "Values": [v]} for n, v in BASE.items()]
         )["Images"]:
-            self._images[image["ImageId"]] = self._base.image
+            self.disks[image["ImageId"]] = self._base.image
         self._moto = self.url
         self._front = self._stack.enter_context(_Front(self, self.url))
         self.url = self._front.url
         self.environ["AWS_ENDPOINT_URL"] = self.url
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.trusted.file, self.trusted.key)
-        self.door = self._stack.enter_context(_Door(self, self.url, tls=context)).url
+        self.door = self._stack.enter_context(_Door(self, self.url)).url
         self._services[AWS] = int(self.door.rpartition(":")[2])
         operator = threading.Thread(target=self._operate)
         operator.start()
@@ -169,10 +168,6 @@ class MachineRoom(Aws):
 
     # What a test does to a machine, and sees of it.
 
-    def state(self, name: str) -> str:
-        """Return a machine's state, as EC2 said last."""
-        return self._states.get(name, "")
-
     def wait_state(self, name: str, state: str, seconds: float) -> None:
         """Wait until EC2 says that a machine is in a state.
 
@@ -183,7 +178,7 @@ class MachineRoom(Aws):
         def there() -> bool:
             if self.faults:
                 raise self.faults[0]
-            return self.state(name) == state
+            return self._states.get(name) == state
 
         try:
             wait_until(there, seconds=seconds, what=f"{name} to be {state}")
@@ -209,10 +204,6 @@ class MachineRoom(Aws):
         """Tell whether there is a machine with the power on."""
         slot = self._slots.get(name)
         return slot is not None and slot.on and slot.machine.running
-
-    def identity(self, name: str) -> Identity:
-        """Return a machine's metadata service."""
-        return self._slots[name].identity
 
     def profile_of(self, access_key: str, token: str) -> str | None:
         """Return whose instance profile a machine's keys are; None when no machine that is on has them."""
@@ -244,40 +235,22 @@ class MachineRoom(Aws):
     def template(self, asked: Mapping[str, str]) -> dict[str, Any]:
         """Return the data of the launch template that a request names."""
         named = template_named(asked)
-        if named is None:
-            return {}
-        found = self._ec2.describe_launch_template_versions(
-            LaunchTemplateId=named[0], Versions=[named[1]]
-        )
-        data: dict[str, Any] = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-        return data
+        return template_data(self._ec2, *named) if named else {}
 
     def register(self, disk: Path) -> str:
         """Make an image of a disk that is there, and return its id."""
-        image = str(self._ec2.register_image(Name=f"registered-{len(self._images)}")["ImageId"])
-        self._images[image] = disk
+        image = str(self._ec2.register_image(Name=f"registered-{len(self.disks)}")["ImageId"])
+        self.disks[image] = disk
         return image
-
-    def has_image(self, image: str) -> bool:
-        """Tell whether there is a disk of an image."""
-        return image in self._images
-
-    def keep_key(self, name: str, public: str) -> None:
-        """Remember the public key of a key pair."""
-        self._keys[name] = public
 
     def keep_image(self, name: str, machine: str) -> None:
         """Keep the disk of a machine that is off as an image's."""
         slot = self._slots[machine]
         if slot.machine.running:
             raise RuntimeError(f"{machine} is on: its disk would be a torn one")
-        self._images[name] = self._folder / f"{name}.qcow2"
-        shutil.copyfile(slot.machine.layer, self._images[name])
+        self.disks[name] = self._folder / f"{name}.qcow2"
+        shutil.copyfile(slot.machine.layer, self.disks[name])
         self.say(f"{name} is made of {machine}")
-
-    def copy_image(self, name: str, source: str) -> None:
-        """Let an image have the disk of another."""
-        self._images[name] = self._images[source]
 
     def end(self, names: list[str], ending: str) -> bool:
         """Press the buttons of machines; False when not all of them are on."""
@@ -350,13 +323,11 @@ class MachineRoom(Aws):
         identity = Identity(
             {**instance, "Placement": {"AvailabilityZone": zone}},
             launch,
-            self._keys.get(launch.key, ""),
+            self.keys.get(launch.key, ""),
             lambda: self._tags(name),
         )
         identity.__enter__()
-        disk = Disk(
-            self._images[launch.image], self._base.kernel, self._base.initrd, self._base.key
-        )
+        disk = Disk(self.disks[launch.image], self._base.kernel, self._base.initrd, self._base.key)
         machine = Ec2Machine(
             disk,
             self._folder / name,
@@ -393,8 +364,8 @@ class _Front(Ec2Proxy):
                 return 200, _ended(asked, "stop")
             case "TerminateInstances" if self._room.end(values(asked, "InstanceId"), "terminate"):
                 return 200, _ended(asked, "terminate")
-            case "RunInstances" if not self._room.has_image(
-                launch_of(asked, self._room.template(asked)).image
+            case "RunInstances" if (
+                launch_of(asked, self._room.template(asked)).image not in self._room.disks
             ):
                 return 400, ec2_error("InvalidAMIID.NotFound", "there is no disk of this image")
         return None
@@ -414,7 +385,7 @@ class _Front(Ec2Proxy):
             case "CreateStack":
                 self._room.adopt()
             case "CreateKeyPair":
-                self._room.keep_key(asked["KeyName"], _public(_text(answer, "keyMaterial")))
+                self._room.keys[asked["KeyName"]] = _public(_text(answer, "keyMaterial"))
             case "RunInstances":
                 launch = launch_of(asked, self._room.template(asked))
                 self._launch(asked, answer, launch)
@@ -424,7 +395,7 @@ class _Front(Ec2Proxy):
             case "CreateImage" if image := _text(answer, "imageId"):
                 self._room.keep_image(image, asked["InstanceId"])
             case "CopyImage" if image := _text(answer, "imageId"):
-                self._room.copy_image(image, asked["SourceImageId"])
+                self._room.disks[image] = self._room.disks[asked["SourceImageId"]]
             case "DescribeInstances":
                 for name, slot in self._room.seen():
                     answer = _as_seen(answer, name, slot)
@@ -440,8 +411,8 @@ class _Front(Ec2Proxy):
 class _Door(AwsProxy):
     """What a machine sees of AWS: the keys must be those of its role, with their token."""
 
-    def __init__(self, room: MachineRoom, target: str, *, tls: ssl.SSLContext) -> None:
-        super().__init__(target, tls=tls)
+    def __init__(self, room: MachineRoom, target: str) -> None:
+        super().__init__(target, certificate=room.trusted)
         self._room = room
 
     def forward(self, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
@@ -486,15 +457,8 @@ def _text(answer: bytes, name: str) -> str:
 
 
 def _public(private: str) -> str:
-    done = subprocess.run(
-        [program("ssh-keygen"), "-y", "-f", "/dev/stdin"],
-        input=f"{private.strip()}\n",
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    return done.stdout.strip()
+    command = [program("ssh-keygen"), "-y", "-f", "/dev/stdin"]
+    return output_of(command, stdin=f"{private.strip()}\n").strip()
 
 
 def _ended(asked: Mapping[str, str], ending: str) -> bytes:
