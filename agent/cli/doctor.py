@@ -15,8 +15,9 @@ from agent.base.urlsecrets import environment_secrets
 from agent.cli.surroundings import Options, colors, configuration_options, surroundings
 from agent.config.jobsfile import JobsFile, parse_jobs
 from agent.config.locate import Surroundings, locate
-from agent.doctor.aws import Deployment, aws_checks
+from agent.doctor.aws import aws_checks
 from agent.doctor.checks import CHECKS
+from agent.doctor.cloud import Deployment
 from agent.doctor.examine import Check, Installation, examine
 from agent.doctor.report import as_data, as_lines, exit_code
 

@@ -15,7 +15,8 @@ from click.testing import Result
 
 from agent.config.locate import Loaded
 from agent.config.settings import Settings
-from agent.doctor.aws import Deployment, aws_checks
+from agent.doctor.aws import aws_checks
+from agent.doctor.cloud import Deployment
 from agent.doctor.examine import State, examine
 from tests.aws.stack import IMAGE, Stack
 from tests.doctor.installations import Ask
