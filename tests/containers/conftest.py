@@ -11,7 +11,7 @@ from tests.bucket.bucket import Bucket
 from tests.parts.busybox_image import ensure_busybox
 from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench
+from tests.run.bench import Bench, Ran
 from tests.run.conftest import bench, bucket
 
 __all__ = ["bench", "bucket"]
@@ -54,6 +54,11 @@ def path_without(folder: Path, *names: str) -> str:
             if program.name not in names and not (folder / program.name).is_symlink():
                 (folder / program.name).symlink_to(program)
     return str(folder)
+
+
+def said(ran: Ran, job: str) -> list[str]:
+    """Return what a job of a run printed."""
+    return [event["line"] for event in ran.events("job.output") if event["job"] == job]
 
 
 def remains(engine: DockerEngine, bench: Bench) -> list[str]:

@@ -132,8 +132,8 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
     by_environment = opens.replace("BASE", "$MAYFLY_WEBDRIVER_URL")
     downloads = "ls -d $MAYFLY_DOWNLOADS_DIR; touch $MAYFLY_DOWNLOADS_DIR/x"
     text = job(busybox, by_name + downloads, browser=True)
-    text += job(busybox, by_environment, browser=True).replace('"a"', '"b"')
-    text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status").replace('"a"', '"c"')
+    text += job(busybox, by_environment, name="b", browser=True)
+    text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status", name="c")
     browsing.release("v1", text)
     ran = browsing.run()
     files = bucket.run(ran.run_id).files

@@ -63,15 +63,37 @@ def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
     assert result["attempts"][0]["image"].startswith(f"{busybox} (sha256:")
 
 
-def test_exit_codes_mean_what_they_mean_for_programs(yard: Bench, busybox: str) -> None:
-    """Any but 0 is a failure, quoted with the last line; 75 gets one more attempt."""
-    script = "echo try $MAYFLY_ATTEMPT; [ $MAYFLY_ATTEMPT = 2 ] || exit 75; echo gone wrong; exit 3"
-    yard.release("v1", job(busybox, script))
-    ran = yard.run()
-    assert ran.code == 8
-    result = yard.bucket.newest.job("a")
-    assert [attempt["exit_code"] for attempt in result["attempts"]] == [75, 3]
-    assert (result["cause"], result["message"]) == ("error", "exit code 3: gone wrong")
+def test_what_a_program_does_in_a_container_counts_as_anywhere(yard: Bench, busybox: str) -> None:
+    """Exit codes, limits of output and memory; and it has no way out."""
+    # Any code but 0 is a failure, quoted with the last line; 75 gets one more attempt.
+    exits = "echo try $MAYFLY_ATTEMPT; [ $MAYFLY_ATTEMPT = 2 ] || exit 75; echo gone wrong; exit 3"
+    floods = "yes 'a line that says nothing' | head -c 200000000; echo the end >&2"
+    tries = """
+        grep -E '^(NoNewPrivs|CapEff)' /proc/self/status
+        mount -t tmpfs none /tmp && echo mounted
+        ls /var/run/docker.sock && echo socket
+        touch $MAYFLY_OUTPUT_DIR/mine && chmod 600 $MAYFLY_OUTPUT_DIR/mine && echo wrote
+    """
+    greedy = job(busybox, "head -c 200000000 /dev/zero | tail", name="greedy", memory="24MiB")
+    others = {"exits": exits, "floods": floods, "tries": tries}
+    jobs = greedy + "".join(job(busybox, script, name=name) for name, script in others.items())
+    yard.release("v1", jobs)
+    ran = yard.run(limits__output="1MiB")
+    assert ran.code == 8, ran.stderr
+    record = yard.bucket.newest.job("exits")
+    assert [attempt["exit_code"] for attempt in record["attempts"]] == [75, 3]
+    assert (record["cause"], record["message"]) == ("error", "exit code 3: gone wrong")
+    assert ran.job("greedy")["cause"] == "out_of_memory", "of all its processes together"
+    flood = yard.bucket.newest.job("floods")
+    assert flood["status"] == "succeeded"
+    assert flood["attempts"][0]["output_bytes"] == 200_000_000 + len("the end\n")
+    output = [event for event in ran.events("job.output") if event["job"] == "tries"]
+    said = {event["line"].replace("\t", " ") for event in output}
+    assert {"NoNewPrivs: 1", "wrote"} <= said
+    assert said.isdisjoint({"mounted", "socket"})
+    (effective,) = (line for line in said if line.startswith("CapEff"))
+    # CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID: bits 0, 1, 3, 5, 6, 7.
+    assert int(effective.split()[1], 16) == 0b11101011
 
 
 def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
@@ -82,52 +104,19 @@ def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
         "trap 'echo late > /mayfly/output/late.csv; exit 0' TERM; while true; do sleep 0.1; done"
     )
     deaf = "trap '' TERM; echo early > /mayfly/output/early.csv; while true; do sleep 0.1; done"
-    text = job(busybox, polite, timeout="10s") + job(busybox, deaf, timeout="10s").replace(
-        '"a"', '"b"'
-    )
-    yard.release("v1", text)
+    text = job(busybox, polite, timeout="10s")
+    yard.release("v1", text + job(busybox, deaf, name="b", timeout="10s"))
     ran = yard.run(limits__grace="6s")
     assert ran.code == 8, ran.stderr
     assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
     assert {"a/late.csv", "b/early.csv"} <= bucket.run(ran.run_id).results
 
 
-def test_a_run_that_is_told_to_stop_stops_its_containers(yard: Bench, busybox: str) -> None:
-    """As a spot notice would: SIGTERM inside, and the manifest says interrupted."""
-    script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
-    yard.release("v1", job(busybox, script))
-    with yard.running() as process:
-        yard.log.wait_for("job.output", line="ready", seconds=120)
-        process.send_signal(signal.SIGTERM)
-        ran = finish(process)
-    assert ran.code == 7, ran.stderr
-    assert ran.job("a")["status"] == "interrupted"
-    assert [event["line"] for event in ran.events("job.output")] == ["ready", "bye"]
-
-
-def test_a_flood_of_output_is_bounded(yard: Bench, busybox: str) -> None:
-    """200 MB on stdout pass through the agent's limit, and none of it is lost count of."""
-    script = "yes 'a line that says nothing' | head -c 200000000; echo the end >&2"
-    yard.release("v1", job(busybox, script))
-    ran = yard.run(limits__output="1MiB")
-    assert ran.code == 0, ran.stderr
-    assert yard.bucket.newest.job("a")["attempts"][0]["output_bytes"] == 200_000_000 + len(
-        "the end\n"
-    )
-
-
-def test_a_container_that_uses_too_much_memory_is_told_so(yard: Bench, busybox: str) -> None:
-    """Its limit is the container's, all processes together, and costs nobody else."""
-    yard.release("v1", job(busybox, "head -c 200000000 /dev/zero | tail", memory="24MiB"))
-    ran = yard.run()
-    assert ran.job("a")["cause"] == "out_of_memory", ran.outcome
-
-
-def test_secrets_reach_the_container_and_no_command_line(
+def test_a_container_of_a_run_that_is_told_to_stop_stops_and_its_secrets_stay_inside(
     yard: Bench, docker_engine: DockerEngine, busybox: str
 ) -> None:
-    """Not that of the engine's client, nor the log; a value may have more than one line."""
-    script = 'echo "$TOKEN" | head -n 1; echo ready; sleep 300'
+    """SIGTERM inside, as a spot notice would. A secret is on no command line, the client's neither, nor in the log."""
+    script = "trap 'echo bye; exit 0' TERM; echo $TOKEN; echo ready; while true; do sleep 0.1; done"
     yard.release("v1", job(busybox, script, secrets=["TOKEN"]))
     secrets = yard.folder / "secrets.env"
     secrets.touch(0o600)
@@ -141,6 +130,9 @@ def test_secrets_reach_the_container_and_no_command_line(
         ).stdout
         process.send_signal(signal.SIGTERM)
         ran = finish(process)
+    assert ran.code == 7, ran.stderr
+    assert ran.job("a")["status"] == "interrupted"
+    assert [event["line"] for event in ran.events("job.output")][1:] == ["ready", "bye"]
     assert [line for line in lines if b"hush" in line] == []
     arguments, _, environment = inspected.partition("] [")
     assert "hush" not in arguments
@@ -153,24 +145,6 @@ def _command_line(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def test_a_container_has_no_way_out(yard: Bench, busybox: str) -> None:
-    """It cannot mount, gain capabilities, or see the engine's socket; it may change owners of its own files."""
-    script = """
-        grep -E '^(NoNewPrivs|CapEff)' /proc/self/status
-        mount -t tmpfs none /tmp && echo mounted
-        ls /var/run/docker.sock && echo socket
-        touch $MAYFLY_OUTPUT_DIR/mine && chmod 600 $MAYFLY_OUTPUT_DIR/mine && echo wrote
-    """
-    yard.release("v1", job(busybox, script))
-    ran = yard.run()
-    said = {event["line"].replace("\t", " ") for event in ran.events("job.output")}
-    assert {"NoNewPrivs: 1", "wrote"} <= said
-    assert said.isdisjoint({"mounted", "socket"})
-    (effective,) = (line for line in said if line.startswith("CapEff"))
-    # CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID: bits 0, 1, 3, 5, 6, 7.
-    assert int(effective.split()[1], 16) == 0b11101011
 
 
 def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
@@ -200,9 +174,8 @@ def test_what_cannot_be_started_is_named_with_a_remedy(
     yard: Bench, busybox: str, tmp_path: Path
 ) -> None:
     """An image nobody has, a program that is not in the image, an engine that is down, no engine at all."""
-    lacking = job(busybox, "true").replace('["sh", "-c", "true"]', '["no-such-program"]')
-    text = job(ABSENT, "true") + lacking.replace('"a"', '"b"')
-    yard.release("v1", text)
+    lacking = job(busybox, "", name="b", command=["no-such-program"])
+    yard.release("v1", job(ABSENT, "true") + lacking)
     ran = yard.run()
     message = ran.job("a")["message"]
     assert f"the image {ABSENT} is not here and could not be fetched" in message
@@ -217,22 +190,3 @@ def test_what_cannot_be_started_is_named_with_a_remedy(
     assert ran.job("a")["message"] == (
         "docker could not be started: No such file or directory; install Docker"
     )
-
-
-def test_the_container_of_a_killed_agent_is_removed_at_the_next_start(
-    yard: Bench, bucket: Bucket, docker_engine: DockerEngine, busybox: str
-) -> None:
-    """It no longer writes into what is handed over; what it had finished is."""
-    script = "echo done > /mayfly/output/a.csv; echo ready; sleep 300"
-    yard.release("v1", job(busybox, script))
-    with yard.running() as process:
-        yard.log.wait_for("job.output", line="ready", seconds=120)
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
-    assert len(remains(docker_engine, yard)) == 2
-    yard.release("v2", job(busybox, "true"))
-    ran = yard.run()
-    assert ran.code == 0, ran.stderr
-    dead, alive = bucket.runs.values()
-    assert (dead.status, alive.status) == ("interrupted", "succeeded")
-    assert dead.files["a/a.csv"] == b"done\n"

@@ -7,10 +7,12 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
-from tests.containers.conftest import remains
+from tests.containers.conftest import remains, said
+from tests.containers.test_image import job as image_job
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench
 
+CANARY = "a-line-of-the-machine-s-own"
 JOB = """
     [[job]]
     name = "legacy"
@@ -37,7 +39,12 @@ services:
 volumes:
   scraped: {{}}
 """
-VOLUMES = {"bind": '"./data:/data"', "named volume": '"scraped:/data"', "anonymous": '"/data"'}
+VOLUMES = {"bind": '"./data:/data"', "volume": '"scraped:/data"', "anonymous": '"/data"'}
+
+
+def named(name: str, compose: str) -> str:
+    """The seed's job, with another name and another file."""
+    return JOB.replace('"legacy"', f'"{name}"').replace("compose.yml", compose)
 
 
 def stack(image: str, script: str, volumes: str = VOLUMES["bind"]) -> str:
@@ -46,60 +53,29 @@ def stack(image: str, script: str, volumes: str = VOLUMES["bind"]) -> str:
     return STACK.format(image=image, script=quoted, volumes=volumes)
 
 
-@pytest.mark.parametrize("volumes", VOLUMES.values(), ids=VOLUMES.keys())
 def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
-    compose_yard: Bench, bucket: Bucket, busybox: str, volumes: str
+    compose_yard: Bench, bucket: Bucket, busybox: str
 ) -> None:
     """Its services are up, they reach each other by name, and what is written to the mount is handed over."""
     script = (
         "set -e; until nc -w 5 selenium 4444 </dev/null > /data/page.txt; do sleep 1; done; echo $TZ > /data/zone.txt;"
         " echo $MAYFLY_OUTPUT_DIR; echo 1 >> $MAYFLY_STATE_DIR/count; cat $MAYFLY_STATE_DIR/count"
     )
-    compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script, volumes)})
+    jobs = "".join(named(kind, f"{kind}.yml") for kind in VOLUMES)
+    files = {f"{kind}.yml": stack(busybox, script, text) for kind, text in VOLUMES.items()}
+    compose_yard.release("v1", jobs, files)
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     manifest = sound(bucket, ran.run_id)
-    assert manifest.files == {
-        "legacy/page.txt": b"page\n",
-        "legacy/zone.txt": b"Asia/Tokyo\n",
-    }
-    assert "/data" in [event["line"] for event in ran.events("job.output")]
-    result = manifest.job("legacy")
-    image = result["attempts"][0]["image"]
-    assert image.startswith(f"compose.yml: python-scripts={busybox} (sha256:")
-    assert f", selenium={busybox} (sha256:" in image
-    assert "state" in manifest.told["legacy"]
-
-
-def test_the_batch_service_s_exit_code_is_the_job_s(compose_yard: Bench, busybox: str) -> None:
-    """75 asks for another attempt, which begins with a stack of its own."""
-    script = "echo attempt $MAYFLY_ATTEMPT; ls /data; touch /data/x; [ $MAYFLY_ATTEMPT = 2 ] || exit 75; exit 9"
-    compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
-    ran = compose_yard.run()
-    result = compose_yard.bucket.newest.job("legacy")
-    assert [attempt["exit_code"] for attempt in result["attempts"]] == [75, 9], ran.stderr
-    assert "x" not in [event["line"] for event in ran.events("job.output")]
-
-
-def test_an_env_file_that_git_does_not_have_is_replaced_by_the_job_s_secrets(
-    compose_yard: Bench, busybox: str
-) -> None:
-    """With none named, the error says which file is missing and what to do; values are on no command line."""
-    text = stack(busybox, "echo token $TOKEN; sleep 1").replace(
-        "    restart: always\n    environment", "    env_file: [.env.production]\n    environment"
-    )
-    compose_yard.release("v1", JOB, {"compose.yml": text})
-    ran = compose_yard.run()
-    message = ran.job("legacy")["message"]
-    assert "env_file: .env.production: is not in the release" in message, ran.outcome
-    assert "secrets = [...]" in message
-    secrets = compose_yard.folder / "secrets.env"
-    secrets.touch(0o600)
-    secrets.write_text("TOKEN=hush-hush-hush\n")
-    compose_yard.release("v2", JOB + '    secrets = ["TOKEN"]\n')
-    ran = compose_yard.run(secrets__source=str(secrets))
-    assert ran.code == 0, ran.stderr
-    assert "token [redacted:TOKEN]" in [event["line"] for event in ran.events("job.output")]
+    for kind in VOLUMES:
+        assert manifest.files[f"{kind}/page.txt"] == b"page\n"
+        assert manifest.files[f"{kind}/zone.txt"] == b"Asia/Tokyo\n"
+        assert "/data" in said(ran, kind)
+        image = manifest.job(kind)["attempts"][0]["image"]
+        assert image.startswith(f"{kind}.yml: python-scripts={busybox} (sha256:")
+        assert f", selenium={busybox} (sha256:" in image
+        assert "state" in manifest.told[kind]
+    assert len(manifest.files) == 2 * len(VOLUMES)
 
 
 @pytest.mark.long
@@ -118,23 +94,31 @@ def test_a_stack_past_its_limit_is_told_and_then_removed(
     assert bucket.run(ran.run_id).files["legacy/late.csv"] == b"late\n"
 
 
-def test_the_stack_of_a_killed_agent_is_removed_at_the_next_start(
+def test_the_containers_of_a_killed_agent_are_removed_at_the_next_start(
     compose_yard: Bench, docker_engine: DockerEngine, bucket: Bucket, busybox: str
 ) -> None:
-    """Although its services restart always: containers, networks and volumes go, what was finished is kept."""
+    """Containers, networks and volumes go, although a stack's services restart always; what was finished is kept.
+
+    A container no longer writes into what is handed over.
+    """
     script = "echo done > /data/a.csv; echo ready; sleep 300"
-    compose_yard.release("v1", JOB, {"compose.yml": stack(busybox, script)})
+    image = image_job(busybox, script, name="image", output="/data")
+    compose_yard.release("v1", JOB + image, {"compose.yml": stack(busybox, script)})
     with compose_yard.running() as process:
-        compose_yard.log.wait_for("job.output", line="ready", seconds=120)
+        for job in ("legacy", "image"):
+            compose_yard.log.wait_for("job.output", line="ready", job=job, seconds=120)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
-    assert len(remains(docker_engine, compose_yard)) >= 3
-    compose_yard.release("v2", '[[job]]\nname = "a"\ncommand = ["true"]\n')
+    left = remains(docker_engine, compose_yard)
+    assert len([name for name in left if "-image-1" in name]) == 2
+    assert len(left) >= 5
+    compose_yard.release("v2", image_job(busybox, "true"))
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     assert remains(docker_engine, compose_yard) == []
-    dead, _ = bucket.runs.values()
-    assert dead.files["legacy/a.csv"] == b"done\n"
+    dead, alive = bucket.runs.values()
+    assert (dead.status, alive.status) == ("interrupted", "succeeded")
+    assert (dead.files["legacy/a.csv"], dead.files["image/a.csv"]) == (b"done\n", b"done\n")
 
 
 ORDINARY = """
@@ -195,68 +179,89 @@ configs: {{ greeting: {{ file: ./greeting.txt }} }}
 """
 
 
-def test_what_public_stacks_ask_for_still_works(compose_yard: Bench, busybox: str) -> None:
-    """Nothing of it reaches the machine."""
-    files = {
-        "deploy/compose.yml": ORDINARY.format(image=busybox),
-        "deploy/note.txt": "a note\n",
-        "deploy/token.txt": "a token\n",
-        "deploy/greeting.txt": "good day\n",
-    }
-    compose_yard.release("v1", JOB.replace("compose.yml", "deploy/compose.yml"), files)
-    ran = compose_yard.run()
-    assert ran.code == 0, ran.stderr
-    said = [" ".join(event["line"].split()) for event in ran.events("job.output")]
-    found = said[said.index("0") :]
-    assert [*found[:5], *found[6:]] == [
-        "0",
-        "batch",
-        "a note",
-        "a token",
-        "good day",
-        "UTC",
-        "4096",
-    ]
-    assert found[5].startswith("shm 32768 ")
-
-
-def test_what_compose_does_not_accept_is_quoted(compose_yard: Bench, busybox: str) -> None:
-    """A service that is not there, an image that nobody has, a file that is no stack."""
-    other = f"services:\n  other:\n    image: {busybox}\n# not python-scripts\n"
-    compose_yard.release("v1", JOB, {"compose.yml": other})
-    message = compose_yard.run().job("legacy")["message"]
-    assert 'has no "python-scripts" (its services are other)' in message
-    absent = "services:\n  python-scripts:\n    image: mayfly.test/nobody/has-this:1\n"
-    compose_yard.release("v2", JOB, {"compose.yml": absent})
-    message = compose_yard.run().job("legacy")["message"]
-    assert message.startswith("the stack of compose.yml did not start; ")
-    broken = "services:\n  python-scripts:\n    imagination: 1\n"
-    compose_yard.release("v3", JOB, {"compose.yml": broken})
-    message = compose_yard.run().job("legacy")["message"]
-    assert message.startswith("compose does not accept compose.yml: ")
-    assert "imagination" in message
-
-
-def test_a_stack_does_not_read_the_agent_s_environment(compose_yard: Bench, busybox: str) -> None:
-    """Proxies and registries have passwords there; what the job names, it gets."""
-    agents = {"HTTPS_PROXY": CANARY, "DOCKER_AUTH_CONFIG": CANARY, "AWS_PROFILE": CANARY}
-    compose_yard.environ |= agents
-    names = ", ".join((*agents, "MINE", "X=$HTTPS_PROXY"))
-    file = f"""
+READS = """
 services:
   python-scripts:
-    image: {busybox}
+    image: {image}
     environment: [{names}]
     secrets: [s]
     command: ["sh", "-c", "env; cat /run/secrets/s"]
 secrets: {{s: {{environment: MINE}}}}
 """
-    jobs = JOB + '    env = { MINE = "its own" }\n'
-    compose_yard.release("v1", jobs, {"compose.yml": file})
-    ran = compose_yard.run()
-    said = [event["line"] for event in ran.events("job.output")]
+
+
+def with_env_file(image: str) -> str:
+    """The seed's stack, with an env file that git does not have."""
+    keys = "    env_file: [.env.production]\n    environment"
+    return stack(image, "echo token $TOKEN; sleep 1").replace("    environment", keys, 1)
+
+
+def test_what_public_stacks_ask_for_still_works(compose_yard: Bench, busybox: str) -> None:
+    """Nothing of it reaches the machine, and nothing of the agent's environment reaches a stack.
+
+    Proxies and registries have passwords there; what a job names, it gets, also in the place of a missing env file.
+    The batch service's exit code is the job's: 75 asks for another attempt, which begins with a stack of its own.
+    """
+    exits = "echo attempt $MAYFLY_ATTEMPT; ls /data; touch /data/x; [ $MAYFLY_ATTEMPT = 2 ] || exit 75; exit 9"
+    agents = {"HTTPS_PROXY": CANARY, "DOCKER_AUTH_CONFIG": CANARY, "AWS_PROFILE": CANARY}
+    compose_yard.environ |= agents
+    files = {
+        "deploy/compose.yml": ORDINARY.format(image=busybox),
+        "deploy/note.txt": "a note\n",
+        "deploy/token.txt": "a token\n",
+        "deploy/greeting.txt": "good day\n",
+        "reads.yml": READS.format(
+            image=busybox, names=", ".join((*agents, "MINE", "X=$HTTPS_PROXY"))
+        ),
+        "compose.yml": with_env_file(busybox),
+        "exits.yml": stack(busybox, exits),
+    }
+    jobs = named("exits", "exits.yml") + named("ordinary", "deploy/compose.yml")
+    jobs += named("reads", "reads.yml") + '    env = { MINE = "its own" }\n'
+    compose_yard.release("v1", jobs + JOB + '    secrets = ["TOKEN"]\n', files)
+    secrets = compose_yard.folder / "secrets.env"
+    secrets.touch(0o600)
+    secrets.write_text("TOKEN=hush-hush-hush\n")
+    ran = compose_yard.run(secrets__source=str(secrets))
+    assert ran.code == 3, ran.stderr
+    record = compose_yard.bucket.newest.job("exits")
+    assert [attempt["exit_code"] for attempt in record["attempts"]] == [75, 9], ran.stderr
+    assert "x" not in said(ran, "exits")
+    printed = [" ".join(line.split()) for line in said(ran, "ordinary")]
+    found = printed[printed.index("0") :]
+    expected = ["0", "batch", "a note", "a token", "good day", "UTC", "4096"]
+    assert [*found[:5], *found[6:]] == expected
+    assert found[5].startswith("shm 32768 ")
     assert CANARY not in ran.stderr + str(ran.outcome)
-    assert {"MINE=its own", "its own"} <= {*said}, ran.stderr
+    assert {"MINE=its own", "its own"} <= {*said(ran, "reads")}, ran.stderr
+    assert "token [redacted:TOKEN]" in said(ran, "legacy")
+
+
+def test_a_stack_that_cannot_run_says_why(compose_yard: Bench, busybox: str) -> None:
+    """Each in a way of its own, in the words of compose where it does not accept the file."""
+    service = "services:\n  python-scripts:\n    "
+    jobs = "".join(named(name, f"{name}.yml") for name in ("lacks", "absent", "broken", "env"))
+    files = {
+        "lacks.yml": f"services:\n  other:\n    image: {busybox}\n# not python-scripts\n",
+        "absent.yml": f"{service}image: mayfly.test/nobody/has-this:1\n",
+        "broken.yml": f"{service}imagination: 1\n",
+        "env.yml": with_env_file(busybox),
+        "folder/compose.yml": stack(busybox, "true"),
+        "folder/compose.override.yml/file": "",
+    }
+    compose_yard.release("v1", jobs + named("folder", "folder/compose.yml"), files)
+    ran = compose_yard.run()
+    messages = {job["name"]: job["message"] for job in ran.outcome["jobs"]}
+    assert 'has no "python-scripts" (its services are other)' in messages["lacks"]
+    assert messages["absent"].startswith("the stack of absent.yml did not start; ")
+    assert messages["broken"].startswith("compose does not accept broken.yml: ")
+    assert "imagination" in messages["broken"]
+    assert "env_file: .env.production: is not in the release" in messages["env"], ran.outcome
+    assert "secrets = [...]" in messages["env"]
+    # It has no command of its own that could be named; that it cannot be read is no defect of the agent.
+    unread = ran.job("folder")
+    assert (unread["status"], unread["cause"]) == ("failed", "release")
+    assert unread["message"].startswith("its container could not be started: ")
 
 
 def test_without_compose_the_error_says_how_to_get_it(
@@ -273,7 +278,6 @@ def test_without_compose_the_error_says_how_to_get_it(
     assert "https://github.com/docker/compose/releases" in message
 
 
-CANARY = "a-line-of-the-machine-s-own"
 HEAD = """
 services:
   python-scripts:
@@ -360,27 +364,15 @@ def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> 
     folder.mkdir()
     (folder / "secret.env").write_text(f"CANARY={CANARY}\n")
     (folder / "base.yml").write_text(f"services: {{base: {{environment: [CANARY={CANARY}]}}}}\n")
-    jobs, files = (
-        "",
-        {"scripts/x": "", "deep/data/x": "", "client/.env": "DOCKER_HOST=tcp://nobody\n"},
-    )
+    jobs = ""
+    files = {"scripts/x": "", "deep/data/x": "", "client/.env": "DOCKER_HOST=tcp://nobody\n"}
     for name, (_, lines) in WAYS.items():
-        jobs += JOB.replace('"legacy"', f'"{name}"').replace("compose.yml", f"{name}/compose.yml")
-        jobs += f'    env = {{ HERE = "{folder}" }}\n'
+        jobs += named(name, f"{name}/compose.yml") + f'    env = {{ HERE = "{folder}" }}\n'
         files[f"{name}/compose.yml"] = (HEAD + lines).format(image=busybox, folder=folder) + "\n"
         files[f"{name}/other.yml"] = "services: {x: {image: x, labels: {l: $CANARY}}}\n"
     compose_yard.release("v1", jobs, files)
     ran = compose_yard.run()
     assert CANARY not in ran.stderr + str(ran.outcome)
-    said = {name: ran.job(name)["message"] for name in WAYS}
-    assert {name: said[name] for name, (key, _) in WAYS.items() if key not in said[name]} == {}
+    told = {name: ran.job(name)["message"] for name in WAYS}
+    assert {name: told[name] for name, (key, _) in WAYS.items() if key not in told[name]} == {}
     assert ran.events("job.output") == []
-
-
-def test_a_stack_whose_file_cannot_be_read_says_so(compose_yard: Bench, busybox: str) -> None:
-    """It has no command of its own that could be named; that it has none is no defect of the agent."""
-    files = {"compose.yml": stack(busybox, "true"), "compose.override.yml/file": ""}
-    compose_yard.release("v1", JOB, files)
-    job = compose_yard.run().job("legacy")
-    assert (job["status"], job["cause"]) == ("failed", "release")
-    assert job["message"].startswith("its container could not be started: ")

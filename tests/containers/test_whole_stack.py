@@ -5,6 +5,8 @@ import signal
 import pytest
 
 from agent.base.containers import built_prefix
+from tests.containers.conftest import said
+from tests.containers.test_image import job as image_job
 from tests.parts.docker_engine import DockerEngine
 from tests.run.bench import Bench, finish
 
@@ -22,39 +24,13 @@ def lines(bench: Bench, **settings: str) -> list[str]:
     return [event["line"] for event in ran.events("job.output")]
 
 
-def test_services_that_nobody_depends_on_start(compose_yard: Bench, busybox: str) -> None:
-    """Nodes, proxies, recorders; one that a profile switches off does not, and what comes after the job is named."""
-    stack = f"""
-services:
-  batch:
-    image: {busybox}
-    command: ["sh", "-c", "for i in $$(seq 60); do nc -w 1 recorder 9000 </dev/null && break; sleep 0.5; done"]
-  recorder:
-    image: {busybox}
-    command: [nc, -ll, -p, "9000", -e, echo, recorded]
-  tools:
-    image: {busybox}
-    profiles: [debug]
-    command: ["sleep", "300"]
-  report:
-    image: {busybox}
-    depends_on: {{batch: {{condition: service_completed_successfully}}}}
-    command: ["true"]
-"""
-    compose_yard.release("v1", JOB, {"compose.yml": stack})
-    ran = compose_yard.run()
-    assert ran.code == 0, ran.stderr
-    said = [event["line"] for event in ran.events("job.output")]
-    assert "recorded" in said
-    assert "tools=" not in compose_yard.bucket.newest.job("legacy")["attempts"][0]["image"]
-    (left,) = ran.events("job.services_not_started")
-    assert left["services"] == ["report"]
-
-
 def test_a_plain_depends_on_waits_until_the_service_serves(
     compose_yard: Bench, busybox: str
 ) -> None:
-    """The documentation's own example loses this race with compose: a container that was started does not serve yet."""
+    """The documentation's own example loses this race with compose: a container that was started does not serve yet.
+
+    What comes after the job is not started, and named.
+    """
     stack = f"""
 services:
   batch:
@@ -65,13 +41,19 @@ services:
     image: {busybox}
     expose: ["8080"]
     command: [sh, -c, "sleep 4; exec nc -ll -p 8080 -e echo served"]
+  report:
+    image: {busybox}
+    depends_on: {{batch: {{condition: service_completed_successfully}}}}
+    command: ["true"]
 """
     compose_yard.release("v1", JOB, {"compose.yml": stack})
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
-    assert "served" in [event["line"] for event in ran.events("job.output")]
+    assert "served" in said(ran, "legacy")
     (ready,) = ran.events("job.service_ready")
     assert ready["service"] == "page"
+    (left,) = ran.events("job.services_not_started")
+    assert left["services"] == ["report"]
 
 
 @pytest.mark.long
@@ -126,24 +108,15 @@ services:
 
 
 def test_an_image_of_s6_is_process_one(
-    compose_yard: Bench, docker_engine: DockerEngine, busybox: str, own_image: str
+    yard: Bench, docker_engine: DockerEngine, busybox: str, own_image: str
 ) -> None:
-    """Without a word in the file; as a job that is an image, with shared memory of its own, and as a stack."""
-    context = compose_yard.folder / "s6"
+    """Without a word in the file; it has shared memory of its own."""
+    context = yard.folder / "s6"
     context.mkdir()
     (context / "init").write_text('#!/bin/sh\necho process $$\nexec "$@"\n')
     (context / "init").chmod(0o755)
     (context / "Dockerfile").write_text(f'FROM {busybox}\nCOPY init /init\nENTRYPOINT ["/init"]\n')
     docker_engine.build(own_image, context)
-    stack = f'services: {{batch: {{image: "{own_image}", command: ["true"]}}}}\n'
-    image = f"""
-    [[job]]
-    name = "image"
-    image = "{own_image}"
-    command = ["sh", "-c", "df -k /dev/shm | tail -n 1 | awk '{{print \\"shm\\", $2}}'"]
-    shared_memory = "256MiB"
-"""
-    compose_yard.release("v1", JOB + image, {"compose.yml": stack})
-    said = lines(compose_yard)
-    assert said.count("process 1") == 2
-    assert "shm 262144" in said
+    shared = "df -k /dev/shm | tail -n 1 | awk '{print \"shm\", $2}'"
+    yard.release("v1", image_job(own_image, shared, shared_memory="256MiB"))
+    assert lines(yard) == ["process 1", "shm 262144"]
