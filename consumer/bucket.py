@@ -79,14 +79,14 @@ class ReadOnlyBucket:
         self,
         store: LocalStore | S3Store,
         name: str,
-        identity: str = "",
+        identity: str,
         folder: Path | None = None,
     ) -> None:
         self._store = store
         self._folder = folder
         self._threads = ThreadPoolExecutor(ANSWERS_AT_ONCE, thread_name_prefix="bucket")
         self.name = name
-        self.identity = identity or name
+        self.identity = identity
 
     @classmethod
     def open(
@@ -103,12 +103,14 @@ class ReadOnlyBucket:
         """
         if isinstance(address, LocalBucket):
             root = address.root.resolve()
-            name, identity = f"file://{address.root}", f"file://{root}"
-            return cls(_local(address.root), name, identity, root)
+            if not root.is_dir():
+                raise _no_bucket(address.root)
+            with _edge("open", str(address.root)):
+                store = LocalStore(address.root)
+                return cls(store, f"file://{address.root}", f"file://{root}", root)
         parameters = s3_parameters(address, credentials, _boto3_chain)
         with _edge("open", address.name):
-            store = S3Store(address.bucket, **parameters)
-            return cls(store, address.name, address.identity)
+            return cls(S3Store(address.bucket, **parameters), address.name, address.identity)
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects under a prefix whose keys sort after `after`; the order is the store's."""
@@ -243,13 +245,6 @@ def _no_bucket(root: Path) -> StoreError:
         f"there is no bucket in {root}",
         remedy="say which one with --store or store.url; the first `mayfly run` makes a local one",
     )
-
-
-def _local(root: Path) -> LocalStore:
-    if not root.is_dir():
-        raise _no_bucket(root)
-    with _edge("open", str(root)):
-        return LocalStore(root)
 
 
 def _boto3_chain() -> Any:

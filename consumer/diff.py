@@ -361,7 +361,7 @@ def compare_records(
                     shown[kind].append(change if kind == "changed" else was or now)
     return Table(
         "",
-        Sum(sums["added"], sums["removed"], sums["changed"]),
+        Sum(**sums),
         tuple(shown["added"]),
         tuple(shown["removed"]),
         tuple(shown["changed"]),

@@ -216,11 +216,8 @@ def _original_problem(resource: Resource) -> str | None:
         name = parse_written(resource.original)
     except ValueError as error:
         return f"its original name is impossible: {error}"
-    return (
-        None
-        if resource.path == f"{FILES}{bucket_path(name)}"
-        else "its original name is another file's"
-    )
+    is_own = resource.path == f"{FILES}{bucket_path(name)}"
+    return None if is_own else "its original name is another file's"
 
 
 def _folders(path: str) -> set[str]:

@@ -106,9 +106,7 @@ async def _pointers(bucket: Source, after: str, seconds: float) -> tuple[list[Po
         async with asyncio.timeout(seconds):
             async for item in bucket.list(INDEX, after=after):
                 keys.append(item.key)
-                if (
-                    len(keys) == 2 * MOST_POINTERS
-                ):  # a folder lists in no order, so all of it is seen
+                if len(keys) == 2 * MOST_POINTERS:  # a folder lists in no order: all of it is seen
                     keys, more = sorted(keys)[:MOST_POINTERS], True
     except TimeoutError as error:
         raise StoreError(f"the store took longer than {seconds:g} s to list") from error

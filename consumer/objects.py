@@ -85,7 +85,9 @@ class Objects:
             return Invalid("it is too large to be shown here: see `mayfly pull`")
         text = await self._bucket.get(committed.key, limit=committed.bytes)
         if text is None:
-            await self._expire(*runs[run])
+            batch, found = runs[run]
+            if batch.looked - found.started > EXPIRES:
+                await asyncio.to_thread(self._store.expire, batch.id, run)
             return Invalid("it is not in the bucket any more")
         package = read_package(key, committed, text)
         if isinstance(package, Package):
@@ -227,23 +229,15 @@ class Objects:
             return None
         # What is held in memory may be without packages.
         batch = await asyncio.to_thread(self._store.batch, runs[key.run][0].id)
-        jobs = (
-            job
-            for run in (batch.runs if batch else ())
-            if run.id == key.run
-            for job in run.jobs
-            if job.name == key.job
-        )
-        return next((job.committed(key.run) for job in jobs), None)
+        jobs = [
+            job for run in (batch.runs if batch else ()) if run.id == key.run for job in run.jobs
+        ]
+        return next((job.committed(key.run) for job in jobs if job.name == key.job), None)
 
     async def _parts(self, runs: Runs, run: str) -> tuple[Object, ...]:
         if run not in runs:
             return ()
         return await asyncio.to_thread(self._store.log_parts, runs[run][0].id, run)
-
-    async def _expire(self, batch: Batch, run: Run) -> None:
-        if batch.looked - run.started > EXPIRES:
-            await asyncio.to_thread(self._store.expire, batch.id, run.id)
 
 
 def file_of(key: JobKey, resource: Resource) -> File:

@@ -8,7 +8,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,14 +154,12 @@ class Store:
 
     def cursor(self) -> Cursor:
         """Return where the reader is in the index."""
-        with self._reading() as connection:
-            text = _about(connection).get("cursor")
+        text = self._said("cursor")
         return _CURSOR.validate_json(text) if text else Cursor()
 
     def page(self) -> str:
         """Return the key after which a listing goes on that was too long for one poll; empty when there is none."""
-        with self._reading() as connection:
-            return _about(connection).get("page", "")
+        return self._said("page")
 
     def unasked(self) -> int:
         """Return how many pointers there are whose entries were not looked for yet."""
@@ -387,9 +385,12 @@ class Store:
 
     def marked(self, name: str) -> datetime | None:
         """Return when something was last done; None when it never was."""
-        with self._reading() as connection:
-            said = _about(connection).get(name)
+        said = self._said(name)
         return datetime.fromisoformat(said) if said else None
+
+    def _said(self, name: str) -> str:
+        with self._reading() as connection:
+            return _about(connection).get(name, "")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -581,16 +582,12 @@ def _is_of_the_disk(error: sqlite3.Error) -> bool:
 
 def _move_aside(path: Path) -> Path:
     """Rename a database, and return its new path. Its logs go first: SQLite would add them to a new file."""
-    aside = _free_name(path)
+    names = [path.with_name(f"{path.name}.damaged-{number}") for number in range(1, 1000)]
+    aside = next((name for name in names if not name.exists()), names[-1])
     for suffix in ("-wal", "-shm", "-journal", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return aside
-
-
-def _free_name(path: Path) -> Path:
-    names: Sequence[Path] = [path.with_name(f"{path.name}.damaged-{n}") for n in range(1, 1000)]
-    return next((name for name in names if not name.exists()), names[-1])
 
 
 def _unusable(name: str, error: Exception) -> HistoryError:

@@ -92,7 +92,6 @@ class Options:
     timezone: str | None = None
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 BUCKET = (
     click.option("--store", metavar="URL", help="Bucket: s3://..., file:///... or a folder."),
     click.option(
@@ -104,7 +103,7 @@ BUCKET = (
 JUDGED = (
     click.option(
         "--history",
-        type=FILE,
+        type=click.Path(path_type=Path, dir_okay=False),
         help="File for what was read of the bucket [one for each, in the state directory].",
     ),
     click.option(
@@ -317,6 +316,16 @@ def _loaded(options: Options) -> tuple[Loaded, Locations]:
     overrides = [bucket_override(options.store, around.cwd)] if options.store else []
     loaded = load_settings(options.config, around, options.pairs, overrides)
     return loaded, locate(loaded.settings.paths, around)
+
+
+def check_interval(option: str, seconds: float) -> None:
+    """Refuse polls in quick succession: each is a request that somebody pays for.
+
+    Raises:
+        UsageError: They are less than a second apart.
+    """
+    if seconds < 1:
+        raise UsageError(f"{option} takes 1 seconds or more")
 
 
 def width() -> int:

@@ -7,20 +7,28 @@ from datetime import UTC, datetime
 import click
 
 from agent.base.console import printable
-from agent.base.errors import ExitCode, MayflyError, UsageError
+from agent.base.errors import ExitCode, MayflyError
 from agent.contract.descriptor import Role
 from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
-from consumer.cli.command import Known, Options, Units, catch_up, known_command, known_of, paint
+from consumer.cli.command import (
+    Known,
+    Options,
+    Units,
+    catch_up,
+    check_interval,
+    known_command,
+    known_of,
+    paint,
+)
 from consumer.objects import AbsentError, Objects, file_of
 from consumer.page.logtext import filtered, log_lines
 from consumer.page.render import shown_text
 
 COLOURS = {"warning": "yellow", "error": "red"}
-SHORTEST = 1.0
 
 
 @click.command()
@@ -49,8 +57,7 @@ def logs(
     least one each five minutes; of a job that did not end yet there is what the run says of it. --json prints the
     events as they are.
     """
-    if interval < SHORTEST:
-        raise UsageError(f"--interval takes {SHORTEST:g} seconds or more")
+    check_interval("--interval", interval)
     known = known_of(options)
     batch, found = known.run(run)
     ended = job is not None and any(one.name == job for one in found.jobs)

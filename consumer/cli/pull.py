@@ -17,7 +17,14 @@ from agent.base.errors import ExitCode, UsageError
 from agent.base.units import parse_duration
 from agent.batch.named import LATEST
 from agent.config.faults import ConfigurationError, Fault
-from consumer.cli.command import Options, Units, bucket_command, open_bucket, pull_command
+from consumer.cli.command import (
+    Options,
+    Units,
+    bucket_command,
+    check_interval,
+    open_bucket,
+    pull_command,
+)
 from consumer.pull.folder import Destination, FolderError
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
@@ -26,9 +33,6 @@ from consumer.pull.report import Report, report_json, summary_line
 from consumer.pull.session import pull as pull_once
 from consumer.pull.watch import for_ever, once, until_stopped
 from consumer.store import HistoryError, Store, default_name
-
-SHORTEST_WATCH = 1.0
-"""Seconds between two looks into the bucket, at least: each is a request that somebody pays for."""
 
 
 class Since(click.ParamType[datetime]):
@@ -97,11 +101,11 @@ def pull(
     watch: float | None,
 ) -> ExitCode:
     """Fetch jobs into DEST as they end: verified, each at once, as DEST/JOB/RUN, with a link DEST/JOB/latest."""
-    if watch is not None and watch < SHORTEST_WATCH:
-        raise UsageError(f"--watch takes {SHORTEST_WATCH:g} seconds or more")
-    for option, given in (("--again", again), (f"--run {LATEST}", LATEST in runs)):
-        if watch is not None and given:
-            raise UsageError(f"{option} is for one pull, not for a watch")
+    if watch is not None:
+        check_interval("--watch", watch)
+        for option, given in (("--again", again), (f"--run {LATEST}", LATEST in runs)):
+            if given:
+                raise UsageError(f"{option} is for one pull, not for a watch")
     wish = replace(wish, runs=frozenset(runs), since=since, again=again)
     bucket, as_json = open_bucket(options), options.as_json
 

@@ -15,6 +15,7 @@ from agent.config.faults import ConfigurationError, Fault
 from consumer.cli.command import (
     Options,
     Units,
+    check_interval,
     history_file,
     known_command,
     open_bucket,
@@ -27,8 +28,6 @@ from consumer.pull.plan import Wish
 from consumer.pull.watch import until_stopped
 
 EXTRA = "pip install 'mayfly[home]'"
-SHORTEST_INTERVAL = 1.0
-"""Seconds between two polls, at least: each is a request that somebody pays for."""
 
 
 @click.command()
@@ -90,8 +89,7 @@ def serve(
         from consumer.web.server import parse_address  # noqa: PLC0415
     except ImportError as error:
         raise UsageError("the service needs more packages", remedy=EXTRA) from error
-    if interval < SHORTEST_INTERVAL:
-        raise UsageError(f"--interval takes {SHORTEST_INTERVAL:g} seconds or more")
+    check_interval("--interval", interval)
     host, port = parse_address(listen)
     rules = rules_of(options)
     terminal = sys.stderr.isatty() and not options.as_json

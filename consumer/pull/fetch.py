@@ -119,14 +119,6 @@ class _Memory:
         self._left.release()
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of a file that is on its way into memory."""
-
-    buffer: memoryview
-    reading: asyncio.Task[int]
-
-
 @dataclass
 class _Fetching:
     bucket: ReadOnlyBucket
@@ -237,24 +229,25 @@ class _Fetching:
         Those that follow are on their way meanwhile, as far as there is memory for them.
         """
         starts = deque(range(0, file.bytes, PART_BYTES))
-        ahead = deque[_Part]()
+        ahead = deque[tuple[memoryview, asyncio.Task[int]]]()
         try:
             while starts or ahead:
                 # Who has none waits for memory in turn; more than one is for times when nobody waits.
                 while starts and not (ahead and self.memory.is_taken):
                     buffer, start = await self.memory.take(), starts.popleft()
                     part = buffer[: file.bytes - start]
-                    reading = self.bucket.read(key, start, part, size=file.bytes)
-                    ahead.append(_Part(buffer, asyncio.create_task(reading)))
-                first = ahead[0]
-                yield first.buffer[: await first.reading]
-                self.memory.give_back(ahead.popleft().buffer)
+                    work = self.bucket.read(key, start, part, size=file.bytes)
+                    ahead.append((buffer, asyncio.create_task(work)))
+                buffer, reading = ahead[0]
+                yield buffer[: await reading]
+                ahead.popleft()
+                self.memory.give_back(buffer)
         finally:
-            for part_ahead in ahead:
-                part_ahead.reading.cancel()
-            await asyncio.gather(*(one.reading for one in ahead), return_exceptions=True)
-            for part_ahead in ahead:
-                self.memory.give_back(part_ahead.buffer)
+            for _, reading in ahead:
+                reading.cancel()
+            await asyncio.gather(*(reading for _, reading in ahead), return_exceptions=True)
+            for buffer, _ in ahead:
+                self.memory.give_back(buffer)
 
     def write(self, path: str, content: bytes) -> None:
         """Store a file at once."""

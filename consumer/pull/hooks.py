@@ -11,10 +11,8 @@ from pathlib import Path
 
 from consumer.pull.plan import Item
 
-HOOK_SECONDS = 600.0
 GRACE_SECONDS = 5.0
 """From SIGTERM to SIGKILL."""
-SHELL = "/bin/sh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +23,29 @@ class Hook:
         command: For `/bin/sh -c`: it is the person's own, and nothing from the bucket is put into it.
         environ: The environment that it adds to.
         seconds: Its limit.
-        output: A descriptor for what it writes.
     """
 
     command: str
     environ: Mapping[str, str]
-    seconds: float = HOOK_SECONDS
-    output: int = 2
+    seconds: float
 
 
-def environment(hook: Hook, item: Item, folder: Path, changes: str) -> dict[str, str]:
-    """Return what a hook sees: the person's environment, and which job of which run it is about.
+async def call(hook: Hook, item: Item, folder: Path, changes: str) -> str:
+    """Run the hook to its end; nothing of it is left behind. What it writes goes to stderr.
 
-    All values are numbers, names of a checked form, or the folder's own path.
+    It sees the person's environment, and which job of which run it is about: numbers, names of a checked form, or the
+    folder's own path.
+
+    Args:
+        hook: The hook.
+        item: What was installed.
+        folder: Where.
+        changes: How it differs from the run before; empty when there was none.
+
+    Returns:
+        Why it failed; empty when it succeeded.
     """
-    return {
+    environ = {
         **hook.environ,
         "MAYFLY_RUN_ID": item.run,
         "MAYFLY_JOB": item.job,
@@ -51,29 +57,15 @@ def environment(hook: Hook, item: Item, folder: Path, changes: str) -> dict[str,
         "MAYFLY_BYTES": str(item.bytes),
         "MAYFLY_CHANGES": changes,
     }
-
-
-async def call(hook: Hook, item: Item, folder: Path, changes: str = "") -> str:
-    """Run the hook to its end; nothing of it is left behind.
-
-    Args:
-        hook: The hook.
-        item: What was installed.
-        folder: Where.
-        changes: How it differs from the run before; empty when there was none.
-
-    Returns:
-        Why it failed; empty when it succeeded.
-    """
     try:
         process = await asyncio.create_subprocess_exec(
-            SHELL,
+            "/bin/sh",
             "-c",
             hook.command,
-            env=environment(hook, item, folder, changes),
+            env=environ,
             stdin=DEVNULL,
-            stdout=hook.output,
-            stderr=hook.output,
+            stdout=2,
+            stderr=2,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
@@ -96,14 +88,11 @@ async def call(hook: Hook, item: Item, folder: Path, changes: str = "") -> str:
 
 async def _end(process: Process) -> None:
     """End a hook and its group, with a grace period."""
-    _signal(process, signal.SIGTERM)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(GRACE_SECONDS):
-            await process.wait()
-    _signal(process, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(GRACE_SECONDS):
-            await process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(process, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await process.wait()
 
 
 def _signal(process: Process, number: signal.Signals) -> None:

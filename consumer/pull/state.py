@@ -6,7 +6,7 @@ Only the lock's holder uses it. It may be lost: what is in place is found in pla
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -44,7 +44,7 @@ class State:
         """Open it, or begin it; yield it with what became of a file that could not be read."""
         problem = ""
         try:
-            state = cls._open(path)
+            connection = _connect(path)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", None)
             if code is None or code & 0xFF not in _DAMAGED:
@@ -54,39 +54,11 @@ class State:
             try:
                 path.replace(aside)
                 path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-                state = cls._open(path)
+                connection = _connect(path)
             except (OSError, sqlite3.Error) as again:
                 raise _failed(path, again) from again
-        try:
-            yield state, problem
-        finally:
-            state.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-
-    @classmethod
-    def _open(cls, path: Path) -> Self:
-        # The folder's lock keeps others out; the locks of SQLite do not work on all shares.
-        connection = sqlite3.connect(
-            f"{path.as_uri()}?nolock=1", uri=True, isolation_level=None, check_same_thread=False
-        )
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise FolderError(  # noqa: TRY301
-                    f"{path} was made by a newer mayfly, and was left alone", whole=True
-                )
-            if version == 0:
-                connection.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
-                )
-            connection.execute("SELECT 1 FROM installed, rejected, told LIMIT 1")
-        except BaseException:
-            connection.close()
-            raise
-        return cls(connection, path)
+        with closing(connection):
+            yield cls(connection, path), problem
 
     def items(self, batches: Iterable[Batch] | None = None) -> dict[Key, Item]:
         """Return what was installed of these batches, or of all, whether it is still there or not."""
@@ -192,6 +164,26 @@ class State:
             if self._connection.in_transaction:
                 self._connection.rollback()
             raise _failed(self._path, error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # The folder's lock keeps others out; the locks of SQLite do not work on all shares.
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?nolock=1", uri=True, isolation_level=None, check_same_thread=False
+    )
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise FolderError(  # noqa: TRY301
+                f"{path} was made by a newer mayfly, and was left alone", whole=True
+            )
+        if version == 0:
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        connection.execute("SELECT 1 FROM installed, rejected, told LIMIT 1")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _failed(path: Path, error: Exception) -> FolderError:

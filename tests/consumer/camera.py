@@ -2,23 +2,19 @@
 
 import base64
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from consumer.page.front import job_page, overview, runs_compared
+from consumer.page.front import runs_compared
 from consumer.page.render import STATIC, static_file
-from consumer.page.run import run_page
-from consumer.page.words import NAMES
-from tests.consumer.scenes import LOG, SCENES, Scene, changes, failed, visit
+from tests.consumer.scenes import SCENES, Scene, changes, failed
 from tests.consumer.scenes import picture as a_picture
 from tests.parts.missing import program
 
@@ -81,11 +77,11 @@ class Camera:
         """Return the value of a JavaScript expression."""
         return self._driver.execute_script(f"return {expression}")
 
-    def take(self, target: Path, height: int) -> None:
-        """Write a picture of the page's first `height` pixels."""
+    def take(self, target: Path) -> None:
+        """Write a picture of the page, or of its beginning."""
         whole = self._command("Page.getLayoutMetrics", {})["cssContentSize"]
         clip = {"x": 0, "y": 0, "scale": 1, "width": whole["width"]}
-        clip["height"] = min(height, whole["height"])
+        clip["height"] = min(HEIGHT, whole["height"])
         shot = self._command(
             "Page.captureScreenshot",
             {"format": "png", "captureBeyondViewport": True, "clip": clip},
@@ -97,14 +93,11 @@ class Camera:
 
 
 def main() -> None:
-    """Make the pictures of the documentation; with a folder, those of all widths, lights and languages."""
-    target = Path(sys.argv[1]) if sys.argv[1:] else PICTURES
-    target.mkdir(parents=True, exist_ok=True)
+    """Make the pictures of the documentation."""
     with tempfile.TemporaryDirectory() as name, Camera() as camera:
-        for picture in every_picture() if sys.argv[1:] else pictures():
+        for picture in pictures():
             camera.visit(lay_out(Path(name), picture), picture.width, picture.light)
-            camera.take(target / f"{picture.name}.png", HEIGHT)
-    sys.stdout.write(f"{', '.join(sorted(one.name for one in target.iterdir()))}\n")
+            camera.take(PICTURES / f"{picture.name}.png")
 
 
 @dataclass(frozen=True)
@@ -131,31 +124,16 @@ def pictures() -> Iterator[Picture]:
     yield picture_of(one, "/jobs/nightly/prices", "job", VIEWS["desktop"])
 
 
-def every_picture() -> Iterator[Picture]:
-    """Yield each page in each way, to be looked at."""
-    for view in product((390, 1200), Light, NAMES):
-        way = "-".join(map(str, view))
-        for name, make in SCENES.items():
-            yield picture_of(make(), "/", f"{name}-{way}", view)
-        one = failed()
-        for name, path in (("run", f"/runs/{one.run}"), ("job", "/jobs/nightly/prices")):
-            yield picture_of(one, path, f"{name}-{way}", view)
-
-
 def picture_of(one: Scene, path: str, name: str, view: tuple[int, Light, str]) -> Picture:
     """Return a page of a morning."""
     width, light, tag = view
-    asked = visit(path, tag)
     if path == "/":
-        html: str | None = overview(asked, one.judged, one.costs, one.health, one.packages)
+        html = one.front(tag)
     elif path.startswith("/runs/"):
-        html = run_page(asked, one.judged, one.costs, one.run, LOG)
+        html = one.last(tag=tag)
     else:
-        schedule, job = path.split("/")[2:]
-        before, run = runs_compared(one.judged, schedule, job) or ("", "")
-        found = replace(changes(run), before=before)
-        html = job_page(asked, one.judged, schedule, job, found)
-    assert html is not None
+        before, run = runs_compared(one.judged, "nightly", "prices") or ("", "")
+        html = one.job(replace(changes(run), before=before), tag)
     return Picture(name, path, html, width, light)
 
 

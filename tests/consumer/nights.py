@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from agent.batch.fold import Arrived, fold
@@ -17,7 +18,7 @@ from agent.contract.entries import (
     Object,
     Planned,
 )
-from agent.contract.facts import Cost, Host, Schedule
+from agent.contract.facts import Cost, Host, Release, Schedule
 from agent.contract.ids import Batch as Id
 from agent.contract.ids import run_id
 from agent.contract.layout import EntryKey, JobKey
@@ -27,18 +28,27 @@ from consumer.model import Batch, History, batch_of, history_of
 TOKYO = ZoneInfo("Asia/Tokyo")
 BERLIN = ZoneInfo("Europe/Berlin")
 LIMIT = timedelta(hours=2)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 DONE = {"quotes": "succeeded"}
+FAILED = {"quotes": "failed"}
+Runs = list[list[Arrived]]
 
 
-def tokyo(text: str) -> datetime:
-    """Return a time of November 2026 in Tokyo, such as `22 23:30`."""
-    return datetime.strptime(f"2026-11-{text}", "%Y-%m-%d %H:%M").replace(tzinfo=TOKYO)
+def tokyo(when: datetime | str) -> datetime:
+    """Return a time of November 2026 in Tokyo, such as `22 23:30`; a time that has a zone stays as it is."""
+    if isinstance(when, datetime):
+        return when
+    return datetime.strptime(f"2026-11-{when}", "%Y-%m-%d %H:%M").replace(tzinfo=TOKYO)
 
 
 def nightly(expression: str, grace: str = "1h", timezone: str = "Asia/Tokyo") -> Schedule:
     """Return a schedule."""
     seconds = {"1h": 3600, "15m": 900, "10m": 600}[grace]
     return Schedule(expression=expression, timezone=timezone, grace_seconds=seconds)
+
+
+EARLY = nightly("cron(0 2 * * ? *)")
+"""Each night at two."""
 
 
 def ended(run: str, name: str, how: str) -> Ended:
@@ -51,6 +61,7 @@ def ended(run: str, name: str, how: str) -> Ended:
         cause=None if status in {JobStatus.SUCCEEDED, JobStatus.SKIPPED} else JobCause.PAGE_CHANGED,
         files=2,
         bytes=20,
+        items=3,
         seconds=60,
         attempts=1,
         refused=int(how == "incomplete"),
@@ -72,7 +83,7 @@ def cost(seconds: float, standing: float = 0.0) -> Cost:
 
 
 def attempt(
-    started: datetime,
+    start: datetime | str,
     jobs: Mapping[str, str] | None = DONE,
     *,
     batch: Id | None = None,
@@ -82,6 +93,7 @@ def attempt(
     minutes: float | None = 10,
     planned: Iterable[str] = (),
     left_out: Iterable[str] = (),
+    release: Release | None = None,
     limit: timedelta = LIMIT,
     status: str = "",
     standing: float = 0.0,
@@ -89,7 +101,7 @@ def attempt(
     """Return what a run says.
 
     Args:
-        started: When it began.
+        start: When it began, as `tokyo` takes it.
         jobs: What became of its jobs; None when it never knew them.
         batch: Which batch it is an attempt at; one by itself where nobody says.
         schedule: What it says of its schedule.
@@ -98,10 +110,12 @@ def attempt(
         minutes: How long it took; None when it never closed.
         planned: Jobs that it planned besides.
         left_out: Jobs that it left out.
+        release: What it ran.
         limit: Until its deadline.
         status: How it closed, where that does not follow.
         standing: What its machine costs by the month.
     """
+    started = tokyo(start)
     run = run_id(started, hashlib.sha256(f"{started}{batch}{name}".encode()).digest())
     slotted = Id.of_slot(name, slot) if slot else Id.of_run(name, run)
     batch = batch or slotted
@@ -122,7 +136,7 @@ def attempt(
     if jobs is not None:
         names = (*jobs, *planned)
         left = tuple(LeftOut(name=one, reason="not on this day") for one in left_out)
-        plan = Planned(count=len(names), jobs=names, left_out=left)
+        plan = Planned(release=release, count=len(names), jobs=names, left_out=left)
         parts.append((0.5, {"planned": plan}))
         results = tuple(ended(run, one, how) for one, how in jobs.items())
         parts += [
@@ -137,10 +151,7 @@ def attempt(
             cost=cost(minutes * 60, standing),
         )
         parts.append((minutes, {"closed": closed}))
-    return [
-        arrived(EntryKey(batch, run, "0" * 8, number), started + timedelta(minutes=after), said)
-        for number, (after, said) in enumerate(parts)
-    ]
+    return log_of(batch, run, [(started + timedelta(minutes=at), said) for at, said in parts])
 
 
 def _status(jobs: Mapping[str, str] | None) -> str:
@@ -150,11 +161,41 @@ def _status(jobs: Mapping[str, str] | None) -> str:
     return "partial" if "succeeded" in ends else "failed"
 
 
-def arrived(key: EntryKey, at: datetime, parts: Mapping[str, object]) -> Arrived:
-    """Return an entry of a log."""
-    own = {"schedule": key.batch.schedule, "batch": key.batch.name, "run": key.run}
-    entry = Entry.model_validate({**own, "nonce": key.nonce, "written": at, **parts})
-    return Arrived(key, at.astimezone(UTC), entry)
+def log_of(
+    batch: Id, run: str, parts: Iterable[tuple[datetime, Mapping[str, object]]]
+) -> list[Arrived]:
+    """Return the entries of a run, each of what it said at a time."""
+    own = {"schedule": batch.schedule, "batch": batch.name, "run": run, "nonce": "0" * 8}
+    return [
+        Arrived(
+            EntryKey(batch, run, "0" * 8, number),
+            at.astimezone(UTC),
+            Entry.model_validate({**own, "written": at, **said}),
+        )
+        for number, (at, said) in enumerate(parts)
+    ]
+
+
+def started_by(
+    schedule: Schedule, first: datetime | str, count: int, every: timedelta = DAY, **how: Any
+) -> Runs:
+    """Return runs at equal distances that a schedule started; `how` is of `attempt`."""
+    starts = [tokyo(first) + number * every for number in range(count)]
+    return [attempt(start, schedule=schedule, slot=start, **how) for start in starts]
+
+
+def shards(slot: datetime, *ends: Mapping[str, str] | None, minutes: float | None = 10) -> Runs:
+    """Return shards of a group of four, each with its jobs."""
+    return [
+        attempt(
+            slot + timedelta(seconds=shard),
+            jobs,
+            batch=Id.of_shard("main", f"job-{slot:%d}", shard, 4),
+            schedule=nightly("0 2 * * *"),
+            minutes=minutes,
+        )
+        for shard, jobs in enumerate(ends)
+    ]
 
 
 def history(now: datetime, *attempts: list[Arrived], since: datetime | None = None) -> History:

@@ -12,20 +12,22 @@ from types import MappingProxyType
 
 from agent.batch.fold import Arrived
 from agent.contract.descriptor import PROFILE, Resource, Role
-from agent.contract.entries import Began, Closed, Ended, Object, Planned
+from agent.contract.entries import Began, Closed, Ended, Invalid, Object, Planned
 from agent.contract.facts import Cost, Host, Phase, Release, Schedule, Signer
 from agent.contract.ids import Batch as Id
 from agent.contract.ids import run_id
-from agent.contract.layout import EntryKey, JobKey
+from agent.contract.layout import JobKey
 from agent.contract.package import Attempt, JobRecord, Package, RefusedFile
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from consumer.diff import Changes, Section, Sum
 from consumer.judge import Judged, Rules, judge
 from consumer.model import History
+from consumer.page.front import job_page, overview
 from consumer.page.given import Health, Problem, Pull, Text, Visit
+from consumer.page.run import run_page
 from consumer.page.words import language
 from consumer.spending import MonthCosts, month_costs, month_of
-from tests.consumer.nights import TOKYO, arrived, history
+from tests.consumer.nights import TOKYO, history, log_of
 
 NOW = datetime(2026, 11, 26, 7, 12, 30, tzinfo=TOKYO)
 SCHEDULE = Schedule(expression="cron(0 3 * * ? *)", timezone="Asia/Tokyo", grace_seconds=3600)
@@ -68,6 +70,21 @@ class Scene:
     run: str
     packages: Mapping[tuple[str, str], Package] = field(default_factory=dict)
 
+    def front(self, tag: str = "en", **query: str) -> str:
+        """Return the first page."""
+        here = visit("/", tag, **query)
+        return overview(here, self.judged, self.costs, self.health, self.packages)
+
+    def job(self, changed: Changes | Invalid | None = None, tag: str = "en", **query: str) -> str:
+        """Return the page of the job `prices`."""
+        here = visit("/jobs/nightly/prices", tag, **query)
+        return job_page(here, self.judged, "nightly", "prices", changed) or ""
+
+    def last(self, log: Text | None = None, tag: str = "en", **query: str) -> str:
+        """Return the page of the last run."""
+        here = visit(f"/runs/{self.run}", tag, **query)
+        return run_page(here, self.judged, self.costs, self.run, log or LOG) or ""
+
 
 def night(
     slot: datetime,
@@ -76,7 +93,6 @@ def night(
     jobs: Mapping[str, float] = JOBS,
     done: int | None = None,
     seed: int = 0,
-    schedule: Schedule | None = SCHEDULE,
 ) -> list[Arrived]:
     """Return what a run says.
 
@@ -86,7 +102,6 @@ def night(
         jobs: Its jobs, and how long they take.
         done: After how many jobs it was heard of last; None when it closed.
         seed: Of its numbers.
-        schedule: What it says of that.
     """
     chance = random.Random(seed)
     started = slot + timedelta(seconds=chance.randrange(40, 90))
@@ -107,7 +122,7 @@ def night(
         agent="0.2.0",
         channel="v*",
         slot=slot,
-        schedule=schedule,
+        schedule=SCHEDULE,
     )
     plan = Planned(release=RELEASE, count=len(jobs), jobs=tuple(jobs))
     parts: list[tuple[float, dict[str, object]]] = [(0, {"began": began}), (30, {"planned": plan})]
@@ -145,10 +160,7 @@ def night(
             ),
         )
         parts.append((at + 15, {"closed": closed}))
-    return [
-        arrived(EntryKey(batch, run, "0" * 8, number), started + timedelta(seconds=after), said)
-        for number, (after, said) in enumerate(parts)
-    ]
+    return log_of(batch, run, [(started + timedelta(seconds=at), said) for at, said in parts])
 
 
 def nights(

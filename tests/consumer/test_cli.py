@@ -1,11 +1,8 @@
 """`mayfly status`, `show`, `logs` and `cost` as commands: output, exit codes, and nothing hostile on the terminal."""
 
 import json
-import os
-import pty
 import re
 import shutil
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +20,8 @@ from consumer.cli.status import age
 from consumer.spending import REQUESTS_MONTH
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RELEASE, RunWriter, leave_run
-from tests.parts.command import MAYFLY, call, completed, surroundings
+from tests.consumer.terminal import at_terminal
+from tests.parts.command import MAYFLY, call, completed
 from tests.parts.ports import free_port
 from tests.parts.program import Program
 from tests.parts.waiting import wait_until
@@ -76,6 +74,8 @@ def test_status_begins_with_the_answer(bucket: Bucket) -> None:
 
 def test_status_for_cron(folder: Bucket) -> None:
     """`--check` is silent and exits 0 while all is well, else it says what is wrong and exits 3."""
+    empty = ask("status", "--store", folder.environ["MAYFLY_STORE_URL"])
+    assert (empty.exit_code, empty.output) == (0, "No run yet.\n\n")
     leave_run(folder.objects, datetime.now(UTC) - 2 * HOUR)
     fine = ask("status", "--check", environ=folder.environ)
     assert (fine.exit_code, fine.output) == (0, "")
@@ -143,17 +143,15 @@ def test_status_reads_the_bucket_once(folder: Bucket) -> None:
     assert Path(other).is_file()
 
 
-def test_an_empty_bucket_is_no_failure(folder: Bucket) -> None:
-    """A bucket without runs says so and exits 0."""
-    result = ask("status", "--store", folder.environ["MAYFLY_STORE_URL"])
-    assert (result.exit_code, result.output) == (0, "No run yet.\n\n")
-
-
 def test_show_tells_what_happened(bucket: Bucket) -> None:
-    """Facts, jobs, why one failed, and the end of the log; `latest` is the last run."""
-    writer = leave_run(
-        bucket.objects, datetime.now(UTC) - HOUR, JOBS, message="no .price\nat line 3"
-    )
+    """Facts, jobs, why one failed, and the end of the log; of a job its attempts, files, and what it printed.
+
+    `latest` is the last run.
+    """
+    shot = {"screenshot.png": b"\x89PNG\r\n\x1a\n"}
+    message = "no .price\nat line 3"
+    began = datetime.now(UTC) - HOUR
+    writer = leave_run(bucket.objects, began, JOBS, message=message, evidence=shot)
     for name in ("latest", writer.run):
         result = ask("show", name, environ=bucket.environ)
         assert result.exit_code == 0
@@ -164,18 +162,12 @@ def test_show_tells_what_happened(bucket: Bucket) -> None:
         assert result.output.rstrip().endswith("info    run")
     document = json.loads(ask("show", "latest", "--json", environ=bucket.environ).output)
     assert (document["id"], document["status"]) == (writer.run, "partial")
-
-
-def test_show_tells_of_a_job(bucket: Bucket) -> None:
-    """Its attempts, its files and evidence, and what it printed."""
-    shot = {"screenshot.png": b"\x89PNG\r\n\x1a\n"}
-    leave_run(bucket.objects, datetime.now(UTC) - HOUR, JOBS, message="no .price", evidence=shot)
-    result = ask("show", "latest", "prices", environ=bucket.environ)
-    assert result.exit_code == 0
+    job = ask("show", "latest", "prices", environ=bucket.environ)
+    assert job.exit_code == 0
     for text in ("prices: failed", "no .price", "exit code 1", "ページ.csv", "said something"):
-        assert text in result.output
-    assert "evidence/attempt-1/screenshot.png" in result.output
-    assert "mayfly pull FOLDER --job prices --partial" in result.output
+        assert text in job.output
+    assert "evidence/attempt-1/screenshot.png" in job.output
+    assert "mayfly pull FOLDER --job prices --partial" in job.output
     document = json.loads(ask("show", "latest", "prices", "--json", environ=bucket.environ).output)
     assert document["package"]["mayfly:job"]["name"] == "prices"
 
@@ -199,18 +191,8 @@ def test_what_is_shown_fits_a_terminal(folder: Bucket) -> None:
     long = "no element matches " + "table > tr " * 30
     leave_run(folder.objects, datetime.now(UTC) - HOUR, JOBS, message=long)
     for arguments in (["status"], ["show", "latest"], ["show", "latest", "prices"], ["cost"]):
-        ours, theirs = pty.openpty()
-        environ = {**surroundings(folder.environ), "COLUMNS": "80"}
-        done = subprocess.Popen([*MAYFLY, *arguments], stdout=theirs, env=environ)
-        os.close(theirs)
-        text = b""
-        try:
-            while piece := os.read(ours, 65536):
-                text += piece
-        except OSError:  # the other end is closed
-            pass
-        os.close(ours)
-        assert done.wait(60) == 0
+        code, text = at_terminal(*arguments, environ={**folder.environ, "COLUMNS": "80"})
+        assert code == 0
         plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
         assert max(columns_of(line) for line in plain.splitlines()) <= 80, arguments
 
@@ -354,9 +336,11 @@ def test_what_cannot_work_says_why_and_exits_with_its_code(
     assert says in result.stderr
 
 
-def test_a_run_or_job_that_there_is_not(folder: Bucket) -> None:
-    """The answer says where the names are."""
+def test_a_run_job_or_history_that_there_is_not(folder: Bucket, tmp_path: Path) -> None:
+    """The answer says where the names are; a file that is no history is not touched."""
     leave_run(folder.objects, datetime.now(UTC) - HOUR)
+    other = tmp_path / "letter.txt"
+    other.write_text("dear")
     for arguments, says in (
         (["show", "20260101T000000Z-000000"], "`mayfly status -n 100` lists runs"),
         (
@@ -367,19 +351,12 @@ def test_a_run_or_job_that_there_is_not(folder: Bucket) -> None:
         (["verify", "20260101T000000Z-000000"], "`latest` is the last one"),
         (["verify", "latest", "nothing"], "its jobs: quotes"),
         (["show", "latest", "nothing"], "its jobs: quotes"),
+        (["status", "--history", str(other)], "--history"),
     ):
         result = ask(*arguments, environ=folder.environ)
         assert result.exit_code == 2
         assert says in result.stderr
-
-
-def test_a_history_of_something_else_is_left_alone(folder: Bucket, tmp_path: Path) -> None:
-    """A file that is no history is named and not touched."""
-    other = tmp_path / "letter.txt"
-    other.write_text("dear")
-    result = ask("status", "--history", str(other), environ=folder.environ)
-    assert (result.exit_code, other.read_text()) == (2, "dear")
-    assert "--history" in result.stderr
+    assert other.read_text() == "dear"
 
 
 def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path: Path) -> None:
@@ -403,18 +380,8 @@ def test_a_laptop_without_configuration_looks_into_its_own_bucket(tmp_path: Path
 def test_colours_are_for_terminals_that_want_them(folder: Bucket, no_colour: str) -> None:
     """A terminal gets colours, unless NO_COLOR is set."""
     leave_run(folder.objects, datetime.now(UTC) - HOUR)
-    ours, theirs = pty.openpty()
-    environ = {**surroundings(folder.environ), "NO_COLOR": no_colour}
-    subprocess.run(
-        [sys.executable, "-m", "agent", "status"],
-        stdout=theirs,
-        env=environ,
-        timeout=60,
-        check=True,
-    )
-    os.close(theirs)
-    text = os.read(ours, 65536).decode()
-    os.close(ours)
+    environ = {**folder.environ, "NO_COLOR": no_colour}
+    text = at_terminal("status", environ=environ)[1].decode()
     assert ("\x1b[32msucceeded\x1b[0m" in text) is not bool(no_colour)
 
 

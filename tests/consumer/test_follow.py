@@ -23,7 +23,7 @@ from consumer.follow import Poll, poll
 from consumer.model import Batch, Run
 from consumer.store import Store
 from tests.bucket.bucket import Bucket
-from tests.bucket.entries import RunWriter, arrive, leave_run
+from tests.bucket.entries import RunWriter, leave_run
 from tests.bucket.objects import FolderObjects
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
@@ -42,7 +42,6 @@ class Counted:
         self._bucket = bucket
         self.asked: list[str] = []
         self.at_once = self.most_at_once = 0
-        self.hidden: set[str] = set()
         self.cut: set[str] = set()
         self.hangs: set[str] = set()
 
@@ -52,11 +51,10 @@ class Counted:
         return [line.split("/")[0] for line in asked]
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
-        """List, without what is hidden."""
+        """List."""
         self.asked.append(f"LIST {prefix}")
         async for item in self._bucket.list(prefix, after=after):
-            if item.key not in self.hidden:
-                yield item
+            yield item
 
     async def get(self, key: str, *, limit: int) -> bytes | None:
         """Get; of some objects, a part."""
@@ -74,9 +72,9 @@ class Counted:
 class Home:
     """What home knows of a bucket."""
 
-    def __init__(self, bucket: Bucket, path: Path | None = None) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self.bucket = Counted(bucket.reader())
-        self.store = Store.open(path, "bucket", NOW)
+        self.store = Store.open(None, "bucket", NOW)
 
     async def polls(self, now: datetime = NOW) -> Poll:
         """Poll once."""
@@ -105,11 +103,14 @@ def local(folder: Bucket) -> Home:
 
 
 async def test_one_list_when_nothing_is_new(home: Home, bucket: Bucket) -> None:
-    """Whatever there is: an empty bucket, runs that ended, a run under way."""
+    """Whatever there is: an empty bucket, runs that ended, a run under way. Results count by the store's clock."""
     assert not (await home.polls()).looked
     assert home.bucket.took() == ["LIST index"]
     leave_run(bucket.objects, STARTED)
     leave_run(bucket.objects, STARTED + MINUTE, until="jobs")
+    found = [item async for item in bucket.reader().list("batches/")]
+    # A session of tests may be hours from its imports.
+    assert all(abs(item.written - STARTED) < timedelta(days=1) for item in found)
     await home.polls()
     assert home.bucket.took().count("GET batches") == 7
     for minute in range(5):
@@ -117,27 +118,11 @@ async def test_one_list_when_nothing_is_new(home: Home, bucket: Bucket) -> None:
     assert home.bucket.took() == ["LIST index"] * 5
 
 
-async def test_what_was_read_is_known(home: Home, bucket: Bucket) -> None:
-    """A run with its plan, its jobs and its end."""
-    writer = leave_run(bucket.objects, STARTED, {"quotes": "succeeded", "notes": "failed"})
-    said = await home.polls()
-    assert (len(said.looked), said.entries, said.failed) == (1, 4, ())
-    batch, run = home.run(writer.run)
-    assert {job.name: job.status.value for job in run.jobs} == {
-        "quotes": "succeeded",
-        "notes": "failed",
-    }
-    assert (run.progress, batch.status(run)) == ((2, 2), RunStatus.PARTIAL)
-    assert batch.counts == {"quotes": writer.run}
-    assert run.planned is not None
-    assert run.jobs[0].package is not None
-    assert writer.packages[0].sha256 in {job.package.sha256 for job in run.jobs if job.package}
-
-
 async def test_a_run_is_followed_while_it_goes_on(home: Home, bucket: Bucket) -> None:
-    """Running, k of n; each poll reads what is new and nothing else."""
+    """Running, k of n; each poll reads what is new and nothing else; in the end all is known."""
     writer = leave_run(bucket.objects, STARTED, ["a", "b"], until="planned")
-    await home.polls()
+    said = await home.polls()
+    assert (len(said.looked), said.entries, said.failed) == (1, 2, ())
     assert home.run(writer.run)[1].progress == (0, 2)
     home.bucket.took()
     writer.after = 3 * MINUTE
@@ -148,10 +133,16 @@ async def test_a_run_is_followed_while_it_goes_on(home: Home, bucket: Bucket) ->
         RunStatus.RUNNING,
         (1, 2),
     )
-    writer.append(jobs=(writer.job("b"),))
+    writer.append(jobs=(writer.job("b", "failed"),))
     writer.append(closed=writer.closed())
     await home.polls()
-    assert home.status(writer.run) is RunStatus.SUCCEEDED
+    batch, run = home.run(writer.run)
+    assert {job.name: job.status.value for job in run.jobs} == {"a": "succeeded", "b": "failed"}
+    assert (run.progress, batch.status(run)) == ((2, 2), RunStatus.PARTIAL)
+    assert batch.counts == {"a": writer.run}
+    assert run.planned is not None
+    packages = [job.package.sha256 for job in run.jobs if job.package]
+    assert packages == [committed.sha256 for committed in writer.packages]
 
 
 async def test_a_lost_run_is_looked_for_twice_and_never_again(local: Home, folder: Bucket) -> None:
@@ -227,15 +218,21 @@ async def test_a_pointer_of_years_to_come_hides_nothing(local: Home, folder: Buc
     assert local.bucket.took() == ["LIST index"]
 
 
-async def test_what_is_no_entry_is_told_once(local: Home, folder: Bucket) -> None:
-    """The rest of the run counts; an entry is not read again for it."""
+@pytest.mark.parametrize(
+    ("content", "fetched"), [(b"{" * 50, 1), (b" " * (2 * 1024**2 + 1), 0)], ids=["cut", "large"]
+)
+async def test_what_is_no_entry_is_told_once(
+    local: Home, folder: Bucket, content: bytes, fetched: int
+) -> None:
+    """The rest of the run counts; an entry is not read again for it, and not fetched if its listing says enough."""
     writer = leave_run(folder.objects, STARTED, until="planned")
     key = replace(writer.key)
     writer.append(closed=writer.closed())
-    folder.objects.put(key.text, b"{" * 50)
+    folder.objects.put(key.text, content)
     said = await local.polls()
     assert list(said.invalid) == [key.text]
     assert list(local.store.history().invalid) == [key.text]
+    assert local.bucket.asked.count(f"GET {key.text}") == fetched
     assert local.status(writer.run) is RunStatus.RUNNING
     assert (await local.polls()).invalid == {}
 
@@ -251,48 +248,25 @@ async def test_keys_that_are_none_are_passed_over(local: Home, folder: Bucket) -
     assert (said.entries, said.invalid, said.failed) == (4, {}, ())
 
 
-async def test_a_store_that_gives_half_an_object_is_asked_again(
+async def test_a_log_that_fails_is_read_again_and_stops_no_other(
     local: Home, folder: Bucket
 ) -> None:
-    """What it listed and what it gave differ: that is the store's fault, and the entry is not called invalid."""
-    writer = leave_run(folder.objects, STARTED)
-    (key,) = [key for key in folder.objects.keys("batches/") if key.endswith(".2.json")]
-    local.bucket.cut.add(key)
-    said = await local.polls()
-    assert [batch for batch, _ in said.failed] == [writer.batch]
-    assert said.invalid == {}
-    local.bucket.cut.clear()
-    local.bucket.took()
-    assert (await local.polls()).failed == ()
-    assert local.bucket.took() == ["LIST index", "LIST batches", "GET batches"]
-    assert local.status(writer.run) is RunStatus.SUCCEEDED
-
-
-async def test_a_log_that_fails_stops_no_other(local: Home, folder: Bucket) -> None:
-    """And is looked into again, however far the index has moved on meanwhile."""
+    """Half an object is the store's fault, not an invalid entry; however far the index has moved on meanwhile."""
     broken = leave_run(folder.objects, STARTED)
     (key,) = [key for key in folder.objects.keys("batches/") if key.endswith(".2.json")]
     local.bucket.cut.add(key)
     good = leave_run(folder.objects, STARTED + MINUTE)
-    await local.polls()
+    said = await local.polls()
+    assert [batch for batch, _ in said.failed] == [broken.batch]
+    assert said.invalid == {}
     assert local.status(good.run) is RunStatus.SUCCEEDED
     cursor = local.store.cursor()
     local.store.note(replace(cursor, floor=cursor.recent[-1], recent=()), [])
     local.bucket.cut.clear()
-    await local.polls()
+    local.bucket.took()
+    assert (await local.polls()).failed == ()
+    assert local.bucket.took() == ["LIST index", "LIST batches", "GET batches"]
     assert local.status(broken.run) is RunStatus.SUCCEEDED
-
-
-async def test_a_listing_that_lags_is_caught_up_with(local: Home, folder: Bucket) -> None:
-    """The pointer is there, and the entry not yet."""
-    writer = leave_run(folder.objects, STARTED)
-    (key,) = [key for key in folder.objects.keys("batches/") if key.endswith(".3.json")]
-    local.bucket.hidden.add(key)
-    await local.polls()
-    assert local.status(writer.run) is RunStatus.RUNNING
-    local.bucket.hidden.clear()
-    await local.polls()
-    assert local.status(writer.run) is RunStatus.SUCCEEDED
 
 
 async def test_requests_wait_side_by_side_and_not_too_many(local: Home, folder: Bucket) -> None:
@@ -306,51 +280,20 @@ async def test_requests_wait_side_by_side_and_not_too_many(local: Home, folder: 
     assert local.bucket.took().count("GET batches") == 20 * 22
 
 
-async def test_two_readers_agree(folder: Bucket, tmp_path: Path) -> None:
-    """One that saw each step, and one that came later; also after each has begun anew from its file."""
-    early = Home(folder, tmp_path / "early" / "history")
-    late = Home(folder, tmp_path / "late" / "history")
-    batch = Id.of_slot("main", STARTED)
-    first = leave_run(folder.objects, STARTED, ["a", "b"], batch=batch, until="planned")
-    first.append(jobs=(first.job("a"),))
-    await early.polls()
-    second = leave_run(
-        folder.objects, STARTED + 20 * MINUTE, {"a": "succeeded", "b": "failed"}, batch=batch
-    )
-    await early.polls()
-    first.after = 40 * MINUTE
-    first.append(jobs=(first.job("b"),))
-    late_now = STARTED + 3 * HOUR
-    for home in (early, late):
-        await home.polls(late_now)
-    assert early.store.batch(batch) == late.store.batch(batch)
-    said = early.store.batch(batch)
-    assert said is not None
-    assert said.counts == {"a": first.run, "b": first.run}
-    assert said.done_by == second.run
-    assert said.status(said.runs[0]) is RunStatus.LOST
-    early.store.close()
-    assert Home(folder, tmp_path / "early" / "history").store.batch(batch) == said
-
-
-async def test_the_store_s_time_is_in_a_listing(bucket: Bucket) -> None:
-    """By it, and not by what a writer says, results count."""
-    leave_run(bucket.objects, STARTED)
-    found = [item async for item in bucket.reader().list("batches/")]
-    assert len(found) == 4
-    # A session of tests may be hours from its imports.
-    assert all(abs(item.written - STARTED) < timedelta(days=1) for item in found)
-
-
 async def test_a_year_is_read_in_portions(local: Home, folder: Bucket) -> None:
-    """More batches than one poll looks into: the newest come first, and the next poll goes on."""
-    count = follow.MOST_LOOKS + 3
-    for number in range(count):
+    """More batches than one poll looks into: the newest come first, and the next poll need not wait.
+
+    Where a store lists the index alone, it waits like any other.
+    """
+    for number in range(follow.MOST_LOOKS + 3):
         leave_run(folder.objects, STARTED - number * HOUR, until="began")
+    local.bucket.cut.update(folder.objects.keys("batches/"))
+    said = await local.polls()
+    assert (len(said.failed), said.looked, said.more) == (follow.MOST_LOOKS, (), False)
+    local.bucket.cut.clear()
     said = await local.polls()
     assert (len(said.looked), said.more) == (follow.MOST_LOOKS, True)
-    newest = max(batch.at for batch in local.store.history().batches)
-    assert newest == STARTED
+    assert max(batch.at for batch in local.store.history().batches) == STARTED
     said = await local.polls()
     assert (said.entries, said.more) == (3, False)
 
@@ -390,19 +333,23 @@ async def test_a_store_that_hangs_costs_its_batch_alone(local: Home, folder: Buc
     assert local.status(slow.run) is RunStatus.SUCCEEDED
 
 
-class Forged:
-    """A store with nothing in it but pointers, as many as somebody likes, in no order."""
+def forged(count: int, at: datetime, every: timedelta = timedelta()) -> list[PointerKey]:
+    """Pointers to so many logs that are not there, the last of them of a time."""
+    key = EntryKey(Id("main", "g.0-of-2"), "20261122T180003Z-3f9a1c", "0" * 8, 0)
+    return [
+        PointerKey(
+            at - number * every, "began", replace(key, batch=Id("main", f"g{number}.0-of-2"))
+        )
+        for number in range(count)
+    ]
 
-    def __init__(self, count: int, every: timedelta = SECOND) -> None:
+
+class Forged:
+    """A store with nothing in it but pointers, in no order."""
+
+    def __init__(self, pointers: list[PointerKey]) -> None:
         self.lists: list[str] = []
-        self._keys = [
-            PointerKey(
-                STARTED - number * every,
-                "began",
-                EntryKey(Id("main", f"g{number}.0-of-2"), "20261122T180003Z-3f9a1c", "0" * 8, 0),
-            ).text
-            for number in range(count)
-        ]
+        self._keys = [pointer.text for pointer in pointers]
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """List the index; each log is empty."""
@@ -416,41 +363,32 @@ class Forged:
         raise AssertionError(key)
 
 
-async def test_a_flood_of_forged_pointers_costs_a_bounded_number_of_requests() -> None:
-    """For each poll; all of them are looked for in time, and then no more."""
+@pytest.mark.parametrize("every", [SECOND, SECOND / 10], ids=["hours", "an-hour"])
+async def test_a_flood_of_pointers_costs_a_bounded_number_of_requests(every: timedelta) -> None:
+    """For each poll; all are looked for in time, and then no more: also where an hour has more than one page."""
     count = 2 * follow.MOST_POINTERS + 1500
-    bucket, store = Forged(count), Store.open(None, "bucket", NOW)
+    bucket, store = Forged(forged(count, STARTED, every)), Store.open(None, "bucket", NOW)
     said = await poll(bucket, store, NOW)
     assert said.more
     assert len(bucket.lists) == 1 + follow.MOST_LOOKS
     assert store.history().missing == follow.MOST_POINTERS
-    for number in range(1, 4):
-        await poll(bucket, store, NOW + number * SECOND)
-    assert store.history().missing == count
-    assert len(bucket.lists) <= 4 * (1 + follow.MOST_LOOKS)
-
-
-async def test_an_hour_with_more_pointers_than_a_page_is_read_to_its_end() -> None:
-    """A thousand shards put more: whoever looks an hour back each time sees the same page again and again."""
-    bucket = Forged(2 * follow.MOST_POINTERS + 1500, every=SECOND / 10)
-    store = Store.open(None, "bucket", NOW)
-    for number in range(3):
+    for number in (1, 2):
         await poll(bucket, store, NOW + number * SECOND)
     assert store.page() == "", "the next listing looks back again"
-    assert store.history().missing == 2 * follow.MOST_POINTERS + 1500
+    assert store.history().missing == count
+    assert len(bucket.lists) <= 3 * (1 + follow.MOST_LOOKS)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_pointers_that_lead_nowhere_blind_nobody(local: Home, folder: Bucket) -> None:
     """However many somebody forged: what was looked for in vain makes room for a run that is new."""
-    batch = Id("main", "g.0-of-2")
-    key = EntryKey(batch, "20261122T180003Z-3f9a1c", "0" * 8, 0)
-    forged = [
+    key = EntryKey(Id("main", "g.0-of-2"), "20261122T180003Z-3f9a1c", "0" * 8, 0)
+    pointers = [
         PointerKey(STARTED - HOUR, "began", replace(key, number=number))
         for number in range(store_module.MOST_POINTERS)
     ]
-    local.store.note(Cursor(), forged)
+    local.store.note(Cursor(), pointers)
     writer = leave_run(folder.objects, STARTED)
     local.bucket.took()
     await local.polls()
@@ -464,38 +402,11 @@ async def test_pointers_to_many_logs_that_are_not_there_delay_nobody(
     local: Home, folder: Bucket
 ) -> None:
     """Each poll looks for what it never looked for, before what it did not find; when all is asked, it waits again."""
-    key = EntryKey(Id("main", "g.0-of-2"), "20261122T180003Z-3f9a1c", "0" * 8, 0)
-    forged = [
-        PointerKey(NOW, "began", replace(key, batch=Id("main", f"g{number}.0-of-2")))
-        for number in range(2 * follow.MOST_LOOKS)
-    ]
-    local.store.note(Cursor(), forged)
+    local.store.note(Cursor(), forged(2 * follow.MOST_LOOKS, NOW))
     writer = leave_run(folder.objects, STARTED)
     polls = [await local.polls(NOW + number * SECOND) for number in range(3)]
     assert [said.more for said in polls] == [True, True, False]
     assert local.status(writer.run) is RunStatus.SUCCEEDED
-
-
-async def test_logs_that_fail_do_not_hurry_the_reader(local: Home, folder: Bucket) -> None:
-    """More than one poll looks into, and a store that lists the index alone: the next poll waits like any other."""
-    for number in range(follow.MOST_LOOKS + 3):
-        leave_run(folder.objects, STARTED - number * HOUR, until="began")
-    local.bucket.cut.update(folder.objects.keys("batches/"))
-    said = await local.polls()
-    assert (len(said.failed), said.looked, said.more) == (follow.MOST_LOOKS, (), False)
-    local.bucket.cut.clear()
-    assert (await local.polls()).more
-
-
-async def test_an_entry_that_is_too_large_is_not_fetched(local: Home, folder: Bucket) -> None:
-    """Its size is in the listing."""
-    writer = leave_run(folder.objects, STARTED, until="planned")
-    key: EntryKey = writer.key
-    folder.objects.put(key.text, b" " * (2 * 1024**2 + 1))
-    arrive(folder.root / key.text, STARTED)
-    said = await local.polls()
-    assert list(said.invalid) == [key.text]
-    assert f"GET {key.text}" not in local.bucket.asked
 
 
 # Whatever becomes visible when.

@@ -17,7 +17,6 @@ from agent.base.console import printable
 from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.ids import Batch
-from agent.contract.package import Package
 from agent.contract.results import JobCause, JobStatus, RunStatus
 from consumer.groups import State
 from consumer.judge import Rules, judge
@@ -29,18 +28,26 @@ from consumer.page.front import (
     evidence_wanted,
     job_page,
     missing_page,
-    overview,
     runs_compared,
     runs_page,
 )
-from consumer.page.given import Health, Text, Visit
+from consumer.page.given import Health, Text
 from consumer.page.grid import COLUMNS, ROWS, grid
 from consumer.page.logtext import LEVELS, end_of, filtered, log_lines
 from consumer.page.render import static_file
-from consumer.page.run import run_job_page, run_page
+from consumer.page.run import run_job_page
 from consumer.page.words import NAMES, compile_catalogue, language, language_for
 from tests.consumer.camera import Camera, Light, Picture, lay_out
-from tests.consumer.nights import TOKYO, attempt, history, nightly, tokyo
+from tests.consumer.nights import (
+    DONE,
+    FAILED,
+    TOKYO,
+    attempt,
+    history,
+    nightly,
+    started_by,
+    tokyo,
+)
 from tests.consumer.scenes import (
     HOSTILE,
     LOG,
@@ -90,40 +97,21 @@ def all_pages(one: Scene, tag: str = "en", log: Text = LOG) -> dict[str, str]:
     """Return each kind of page of a morning, by its path."""
     job = next(iter(one.packages), (one.run, "prices"))[1]
     files = package(one.run, job)
-    look = files.resources[0]
+    hostile = resource("files/a b&c%20.csv", "text/csv").model_copy(update={"original": HOSTILE})
+    named = files.model_copy(update={"resources": (*files.resources, hostile)})
+    of_job, look = f"/runs/{one.run}/jobs/{job}", files.resources[0]
     view = f"/view/{one.run}/{job}/{look.path}"
     text = Text(f"name,price\n{HOSTILE},1\n".encode())
     found = {
-        "/": overview(visit("/", tag), one.judged, one.costs, one.health, one.packages),
+        "/": one.front(tag),
         "/runs": runs_page(visit("/runs", tag), one.judged, one.costs),
-        "/jobs/nightly/prices": job_page(
-            visit("/jobs/nightly/prices", tag),
-            one.judged,
-            "nightly",
-            "prices",
-            changes(one.run, HOSTILE),
-        ),
-        f"/runs/{one.run}": run_page(
-            visit(f"/runs/{one.run}", tag), one.judged, one.costs, one.run, log
-        ),
-        f"/runs/{one.run}/jobs/{job}": run_job_page(
-            visit(f"/runs/{one.run}/jobs/{job}", tag),
-            one.judged,
-            one.run,
-            job,
-            package=replace_names(files),
-            log=log,
-        ),
+        "/jobs/nightly/prices": one.job(changes(one.run, HOSTILE), tag),
+        f"/runs/{one.run}": one.last(log, tag),
+        of_job: run_job_page(visit(of_job, tag), one.judged, one.run, job, package=named, log=log),
         view: file_page(visit(view, tag), one.run, job, look, text),
         "/nothing": missing_page(visit("/nothing", tag)),
     }
     return {path: html for path, html in found.items() if html is not None}
-
-
-def replace_names(one: Package) -> Package:
-    """Return a package whose files have hostile names."""
-    hostile = resource("files/a b&c%20.csv", "text/csv").model_copy(update={"original": HOSTILE})
-    return one.model_copy(update={"resources": (*one.resources, hostile)})
 
 
 def mean() -> Scene:
@@ -144,8 +132,8 @@ def test_the_first_page_fits(
 ) -> None:
     """On a phone and at a desk, light and dark, in both languages: nothing scrolls sideways, the failure is seen."""
     one = failed()
-    html = overview(visit("/", tag), one.judged, one.costs, one.health, one.packages)
-    camera.visit(lay_out(tmp_path, Picture("x", "/", html, width, light)), width, light)
+    picture = Picture("x", "/", one.front(tag), width, light)
+    camera.visit(lay_out(tmp_path, picture), width, light)
 
     assert camera.ask("document.documentElement.scrollWidth") == width
     assert camera.ask("document.documentElement.lang") == tag
@@ -166,20 +154,13 @@ def test_the_first_page_fits(
     assert (sum(map(int, re.findall(r"\d+", ground))) < 150) == (light is Light.DARK)
 
 
-def test_no_page_scrolls_sideways_on_a_phone(camera: Camera, tmp_path: Path) -> None:
-    """Tables and logs scroll in themselves."""
-    for path, html in all_pages(mean()).items():
+def test_nothing_that_a_site_controls_becomes_markup(camera: Camera, tmp_path: Path) -> None:
+    """Messages, names, logs, tables and keys full of tags are text; no script runs, and a phone scrolls down only."""
+    log = Text(b'{"event":"' + HOSTILE.replace('"', '\\"').encode() + b'"}\n' + HOSTILE.encode())
+    for path, html in all_pages(mean(), log=log).items():
         picture = Picture("x", path, html, PHONE, Light.DARK)
         camera.visit(lay_out(tmp_path, picture), PHONE, Light.DARK)
         assert camera.ask("document.documentElement.scrollWidth") == PHONE, path
-
-
-def test_nothing_that_a_site_controls_becomes_markup(camera: Camera, tmp_path: Path) -> None:
-    """Messages, file names, logs, tables and keys full of tags are shown as text on every page, and no script runs."""
-    log = Text(b'{"event":"' + HOSTILE.replace('"', '\\"').encode() + b'"}\n' + HOSTILE.encode())
-    for path, html in all_pages(mean(), log=log).items():
-        picture = Picture("x", path, html, DESKTOP, Light.BRIGHT)
-        camera.visit(lay_out(tmp_path, picture), DESKTOP, Light.BRIGHT)
         assert "owned" not in camera.title
         assert camera.ask("document.scripts.length") == 0
         if (path != "/nothing" and not path.startswith("/runs")) or path.count("/") > 1:
@@ -240,7 +221,7 @@ def test_links_lead_to_pages_that_there_are(name: str, tag: str) -> None:
             url = urlsplit(urljoin(f"http://home{path}", link))
             assert url.netloc == "home"
             assert url.path == path or ROUTES.fullmatch(url.path), (path, link)
-    chosen = overview(visit("/", tag, lang=tag), one.judged, one.costs, one.health)
+    chosen = one.front(tag, lang=tag)
     pages = {link for link in Tags(chosen).links if link.startswith(("runs", "jobs"))}
     assert all(f"lang={tag}" in link for link in pages)
 
@@ -248,11 +229,16 @@ def test_links_lead_to_pages_that_there_are(name: str, tag: str) -> None:
 # Contrast.
 
 
-def colours() -> Iterator[dict[str, tuple[float, float, float]]]:
-    """Yield the colours of the bright page, and of the dark."""
+def css() -> str:
+    """Return the one style sheet."""
     found = static_file("page.css")
     assert found is not None
-    for block in re.findall(r":root \{(.*?)\}", found[1].decode(), re.DOTALL):
+    return found[1].decode()
+
+
+def colours() -> Iterator[dict[str, tuple[float, float, float]]]:
+    """Yield the colours of the bright page, and of the dark."""
+    for block in re.findall(r":root \{(.*?)\}", css(), re.DOTALL):
         pairs = re.findall(r"--([a-z-]+): #([0-9a-f]{6})", block)
         yield {
             name: (int(text[:2], 16), int(text[2:4], 16), int(text[4:], 16)) for name, text in pairs
@@ -276,24 +262,19 @@ def contrast(one: tuple[float, float, float], other: tuple[float, float, float])
 
 def test_everything_can_be_read() -> None:
     """Each colour of text has a contrast of 4.5 on each ground, each cell of the grid 3, in both lights."""
+    texts = ("ink", "soft", "link", "good", "part", "bad", "gone", "now")
     schemes = list(colours())
     assert len(schemes) == 2
     for scheme in schemes:
         for ground in ("ground", "sheet"):
-            for text in ("ink", "soft", "link", "good", "part", "bad", "gone", "now"):
+            for text in texts:
                 assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
         for cell in ("good-fill", "part-fill", "bad-fill", "gone-fill", "now-fill"):
             assert contrast(scheme[cell], scheme["sheet"]) >= 3, cell
-
-
-def test_only_these_colours_are_used() -> None:
-    """Texts have one of the colours that were measured, and no other is written anywhere."""
-    found = static_file("page.css")
-    assert found is not None
-    rules = re.sub(r":root \{.*?\}", "", found[1].decode(), flags=re.DOTALL)
+    # Texts have one of these colours, and no other is written anywhere.
+    rules = re.sub(r":root \{.*?\}", "", css(), flags=re.DOTALL)
     assert not re.search(r"#[0-9a-f]{3,6}\b|rgba?\(|opacity: \.[0-6]", rules)
-    text = set(re.findall(r"(?:^|[{; ])color: var\(--([a-z-]+)\)", rules))
-    assert text <= {"ink", "soft", "link", "good", "part", "bad", "gone", "now"}
+    assert set(re.findall(r"(?:^|[{; ])color: var\(--([a-z-]+)\)", rules)) <= set(texts)
 
 
 # Words.
@@ -365,24 +346,14 @@ def test_every_text_is_in_japanese_too() -> None:
     assert known == plain | {one for one, _ in counted}
 
 
-def test_plurals() -> None:
-    """English has two forms, Japanese one; both write thousands."""
+def test_plurals_and_ages() -> None:
+    """English has two forms, Japanese one; both write thousands; one's ages do not stay for the other's next text."""
     english, japanese = language("en"), language("ja")
-    assert [english.count("{n} file", "{n} files", n) for n in (0, 1, 2, 1200)] == [
-        "0 files",
-        "1 file",
-        "2 files",
-        "1,200 files",
-    ]
-    assert [japanese.count("{n} file", "{n} files", n) for n in (1, 2)] == [
-        "1ファイル",
-        "2ファイル",
-    ]
-
-
-def test_ages_in_both_languages() -> None:
-    """And the one language does not stay for the other's next text."""
-    ages = [language(tag).ago(SLOT, NOW) for tag in ("en", "ja", "en")]
+    files = ("{n} file", "{n} files")
+    counted = [english.count(*files, n) for n in (0, 1, 2, 1200)]
+    assert counted == ["0 files", "1 file", "2 files", "1,200 files"]
+    assert [japanese.count(*files, n) for n in (1, 2)] == ["1ファイル", "2ファイル"]
+    ages = [words.ago(SLOT, NOW) for words in (english, japanese, english)]
     assert ages == ["4 hours ago", "4時間前", "4 hours ago"]
 
 
@@ -411,32 +382,19 @@ def test_the_first_page_says_what_fails_and_where_home_is() -> None:
     """Why, since when, with the screenshot; the disk, the hook, and rejected objects by name."""
     one = failed()
     assert evidence_wanted(one.judged) == [(one.run, "prices")]
-    html = overview(visit(), one.judged, one.costs, one.health, one.packages)
+    html = one.front()
     assert "prices: the page changed" in html
     assert f"runs/{one.run}/jobs/prices/evidence/attempt-1/screenshot.png" in html
     assert "4 days in a row · since Monday 03:00 · last success: Sunday 03:00" in html
-    full = SCENES["full-disk"]()
-    html = overview(visit(), full.judged, full.costs, full.health)
-    assert "The disk at home" in html
-    assert "make room there" in html
+    html = SCENES["full-disk"]().front()
+    for text in ("The disk at home", "make room there", "00000000.7.json", "4 packages"):
+        assert text in html
     assert "1 object that cannot be used" in html
-    assert "00000000.7.json" in html
-    assert "4 packages" in html
-
-
-def test_pages_renew_themselves_while_something_may_change() -> None:
-    """The first page always, a run and its jobs while they are under way; without any script."""
-    one, done = SCENES["running"](), good(3)
-    fresh = '<meta http-equiv="refresh" content="60">'
-    assert fresh in overview(visit(), one.judged, one.costs, one.health)
-    assert fresh in (run_page(visit("/runs/x"), one.judged, one.costs, one.run, LOG) or "")
-    assert fresh not in (run_page(visit("/runs/x"), done.judged, done.costs, done.run, LOG) or "")
 
 
 def test_a_run_tells_how_it_went() -> None:
     """Begin and end with the zone, host, machine, cost, release and who signed it, jobs, log."""
-    one = failed(3)
-    html = run_page(visit(f"/runs/{one.run}"), one.judged, one.costs, one.run, LOG) or ""
+    html = failed(3).last()
     for text in ("2026-11-26 03:01:", "JST", "ip-10-0-0-7", "t3.medium", "spot", "v1.27"):
         assert text in html
     assert "me@example.com" in html
@@ -456,44 +414,33 @@ def test_a_run_tells_how_it_went() -> None:
 )
 def test_the_log_is_filtered(query: dict[str, str], shown: list[str], hidden: list[str]) -> None:
     """By level and by job, with links."""
-    one = good(1)
-    page = visit(f"/runs/{one.run}", **query)
-    html = (run_page(page, one.judged, one.costs, one.run, LOG) or "").split('id="log"')[1]
+    html = good(1).last(LOG, **query).split('id="log"')[1]
     assert all(text in html for text in shown)
     assert not any(text in html for text in hidden)
 
 
 def test_a_run_that_is_under_way_and_one_that_is_lost() -> None:
-    """How far it is; of a lost one its last lines, and where to look."""
-    one = SCENES["running"]()
-    html = run_page(visit("/runs/x"), one.judged, one.costs, one.run, Text()) or ""
-    assert "2 of 5 jobs done" in html
-    assert '<progress max="5" value="2">' in html
-    assert "Deadline" in html
-    gone = SCENES["lost"]()
-    html = run_page(visit("/runs/x"), gone.judged, gone.costs, gone.run, LOG) or ""
+    """How far it is, renewed without any script; of a lost one its last lines, and where to look."""
+    one, fresh = SCENES["running"](), '<meta http-equiv="refresh" content="60">'
+    assert fresh in one.front()
+    html = one.last(Text())
+    for text in ("2 of 5 jobs done", '<progress max="5" value="2">', "Deadline", fresh):
+        assert text in html
+    html = SCENES["lost"]().last()
     assert "get-console-output --latest --output text --instance-id i-0abcdef1234567890" in html
     assert "group /mayfly/STACK, i-0abcdef1234567890" in html
     assert "status=failed" in html
     assert "~$" in html
+    assert fresh not in html
 
 
 def test_runs_that_said_little() -> None:
-    """A run whose beginning alone, or nothing but a pointer, arrived has a page; so has one that stood back."""
-    runs = (
-        attempt(tokyo("25 03:00"), None, minutes=None, schedule=nightly("cron(0 3 * * ? *)")),
-        attempt(
-            tokyo("26 03:00"), None, schedule=nightly("cron(0 3 * * ? *)"), status="interrupted"
-        ),
-    )
-    known = history(NOW, *runs)
-    judged = judge(known, Rules(NOW))
-    costs = good(1).costs
-    for _, run in known.runs:
-        html = run_page(visit("/runs/x"), judged, costs, run.id, Text(problem="it is gone"))
-        assert html
-        assert "it is gone" in html
-    assert run_page(visit("/runs/x"), judged, costs, "20200101T000000Z-000000", Text()) is None
+    """A run that ended before its plan, or said nothing but its beginning, has a page; an unknown one has none."""
+    schedule = nightly("cron(0 3 * * ? *)")
+    for how in ({"minutes": None}, {"status": "interrupted"}):
+        one = scene(started_by(schedule, "26 03:00", 1, jobs=None, **how)[0])
+        assert "it is gone" in one.last(Text(problem="it is gone"))
+    assert replace(one, run="20200101T000000Z-000000").last() == ""
 
 
 def test_a_job_of_a_run_has_its_files_evidence_and_what_it_printed() -> None:
@@ -524,14 +471,13 @@ def test_a_job_of_a_run_has_its_files_evidence_and_what_it_printed() -> None:
 def test_a_job_has_its_failures_and_its_numbers() -> None:
     """Failures to leaf through, all runs if one likes, three charts."""
     one = failed()
-    html = job_page(visit("/jobs/nightly/prices"), one.judged, "nightly", "prices") or ""
+    html = one.job()
     assert html.count("<svg") == 3
     (facts,) = [job for job in one.judged.jobs if job.name == "prices"]
     failures = [out for out in facts.outcomes if out.state is State.FAILED]
     assert html.count("<article") == len(failures) > 4
     assert "Sunday 03:00" in html
-    every = visit("/jobs/nightly/prices", all="1", page="2")
-    html = job_page(every, one.judged, "nightly", "prices") or ""
+    html = one.job(all="1", page="2")
     assert html.count("<article") == 20
     assert "all=1" in html
     assert "page=3" in html
@@ -541,25 +487,21 @@ def test_a_job_has_its_failures_and_its_numbers() -> None:
 def test_a_job_says_what_changed() -> None:
     """Files and records; why nobody can say it; and nothing of a first success, or of a job that had none."""
     one = good()
-    path = visit("/jobs/nightly/prices")
     runs = runs_compared(one.judged, "nightly", "prices")
     assert runs is not None
     assert runs[0] < runs[1] == one.run
-    found = replace(changes(one.run), before=runs[0])
-    html = job_page(path, one.judged, "nightly", "prices", found) or ""
+    html = one.job(replace(changes(one.run), before=runs[0]))
     assert "12 added, 3 removed, 1,205 changed" in html
     assert "2 records without a key of their own" in html
     assert "it is no JSON array" in html
     assert '<span class="changed">~ Asahikawa: price' in html
     assert all(f"/runs/{run}/jobs/prices" in html for run in runs)
-    unknown = job_page(path, one.judged, "nightly", "prices", Invalid("the bucket sleeps")) or ""
-    assert "the bucket sleeps" in unknown
+    assert "the bucket sleeps" in one.job(Invalid("the bucket sleeps"))
     first = scene(night(SLOT))
     assert runs_compared(first.judged, "nightly", "prices") is None
     assert runs_compared(first.judged, "nightly", "nobody") is None
-    assert "It is the first" in (job_page(path, first.judged, "nightly", "prices") or "")
-    failing = scene(night(SLOT, {"prices": TROUBLES[0]}))
-    assert "last success changed" not in (job_page(path, failing.judged, "nightly", "prices") or "")
+    assert "It is the first" in first.job()
+    assert "last success changed" not in scene(night(SLOT, {"prices": TROUBLES[0]})).job()
 
 
 def test_runs_are_listed_in_portions() -> None:
@@ -579,14 +521,13 @@ def test_groups_of_shards_are_told_of() -> None:
     """How many are done, which are missing, and the runs that did not succeed first."""
     shards = [
         attempt(
-            tokyo("26 03:00"),
-            {"quotes": "failed" if shard == 3 else "succeeded"},
+            "26 03:00",
+            FAILED if shard == 3 else DONE,
             batch=Batch.of_shard("main", "big", shard, 6),
         )
         for shard in range(5)
     ]
-    one = scene(*shards, now=tokyo("26 12:00"))
-    html = overview(visit(), one.judged, one.costs, one.health)
+    html = scene(*shards, now=tokyo("26 12:00")).front()
     assert "5 of 6 shards" in html
     assert "Missing shards: 6" in html
     table = html.split("<details>")[1].split("</details>")[0]
@@ -609,17 +550,13 @@ def test_groups_of_shards_are_told_of() -> None:
     ],
 )
 def test_files_are_looked_at(kind: str, content: bytes, shown: str) -> None:
-    """Tables as tables, JSON indented, pictures as pictures, all else as text."""
+    """Tables as tables, JSON indented, pictures as pictures, text as text; archives and drawings are downloads."""
+    for download in ("application/zip", "image/svg+xml", "application/octet-stream"):
+        assert not may_be_looked_at(resource("files/x", download))
     file = resource("files/x", kind)
     assert may_be_looked_at(file)
     run = "20261126T000000Z-abcdef"
     assert shown in file_page(visit(f"/view/{run}/job/files/x"), run, "job", file, Text(content))
-
-
-def test_what_cannot_be_looked_at_is_a_download() -> None:
-    """Archives, and pictures of kinds that may carry scripts."""
-    for kind in ("application/zip", "image/svg+xml", "application/octet-stream"):
-        assert not may_be_looked_at(resource("files/x", kind))
 
 
 @given(st.binary(max_size=400), st.sampled_from(["text/csv", "application/json", "text/plain"]))
@@ -666,11 +603,7 @@ def test_the_grid_by_run() -> None:
     """A column for each batch and each missed time: hourly jobs choose it by themselves."""
     hourly = nightly("cron(0 * * * ? *)", "15m")
     runs = [
-        attempt(
-            tokyo(f"22 {hour:02}:00"),
-            {"quotes": "failed" if hour == 5 else "succeeded"},
-            schedule=hourly,
-        )
+        attempt(f"22 {hour:02}:00", FAILED if hour == 5 else DONE, schedule=hourly)
         for hour in range(12)
         if hour != 7
     ]
@@ -705,18 +638,15 @@ def test_charts_stay_in_their_box(numbers: list[float], state: State) -> None:
 
 @given(st.lists(st.binary(max_size=80), max_size=20), st.sampled_from(["", *LEVELS]))
 def test_any_log_is_read(lines: list[bytes], level: str) -> None:
-    """Lines that are no JSON are shown as they are; nothing moves a cursor."""
+    """Lines that are no JSON are shown as they are, but what is left of a first line; nothing moves a cursor."""
+    cut = log_lines(b'ent":"x"}\n{"event":"y"}\n', cut=True)
+    assert [one.event for one in cut] == ["y"]
     content = b"\n".join(lines)
     found = [*filtered(log_lines(content), level)]
     assert end_of(content, 3, level=level) == (found[-3:], len(found) > 3)
     for line in found:
         assert printable(line.text(TOKYO)) == " ".join(line.text(TOKYO).split())
         assert line.json.isascii()
-
-
-def test_a_log_that_is_cut_begins_with_a_whole_line() -> None:
-    """What is left of the first one is left out."""
-    assert [one.event for one in log_lines(b'ent":"x"}\n{"event":"y"}\n', cut=True)] == ["y"]
 
 
 # Bounds.
@@ -733,13 +663,12 @@ def test_five_hundred_jobs_and_a_year_are_paged() -> None:
     ]
     bad = night(SLOT, {name: (*trouble[:2], f"{name}: {trouble[2]}") for name in jobs}, jobs=jobs)
     one = scene(*year, bad)
-    html = overview(visit("/", page="10"), one.judged, one.costs, one.health)
+    html = one.front(page="10")
     assert len(html) < 1_000_000
     assert html.count('<div class="row">') == ROWS
     assert "shop-499" in html
     assert "480 more" in html
-    log = Text(b'{"event":"x"}\n' * 100_000)
-    html = run_page(visit("/runs/x"), one.judged, one.costs, one.run, log) or ""
+    html = one.last(Text(b'{"event":"x"}\n' * 100_000))
     assert len(html) < 1_000_000
     assert "mayfly logs" in html
 
@@ -749,9 +678,8 @@ def test_numbers_in_a_query_are_bounded(number: str) -> None:
     """Whatever is asked for, there is a page."""
     one = good(3)
     for name in ("page", "back"):
-        assert overview(visit("/", **{name: number}), one.judged, one.costs, one.health)
-    found = Visit(language("en"), "/jobs/nightly/books", {"page": number})
-    assert job_page(found, one.judged, "nightly", "books")
+        assert one.front(**{name: number})
+    assert one.job(page=number)
 
 
 def test_pictures_of_the_docs_are_there() -> None:

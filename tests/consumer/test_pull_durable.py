@@ -13,6 +13,7 @@ from tests.parts.missing import program
 
 SECONDS = 120.0
 FILES = {f"{number % 4}/{number}.bin": bytes([number]) * 3000 for number in range(40)}
+LARGE = {"0.bin": bytes(PART_BYTES + 1), "1.bin": b"small"}
 CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
 
 
@@ -77,36 +78,31 @@ def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: Bucket) -> N
     assert not any("syncfs(" in call for call in before)
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("files", "old"),
+    [(FILES, False), (FILES, True), (LARGE, False)],
+    ids=["at-once", "one-by-one", "large"],
+)
 def test_what_the_disk_did_not_keep_is_fetched_again(
-    tmp_path: Path, bucket: Bucket, *, old: bool
+    tmp_path: Path, files: dict[str, bytes], *, old: bool
 ) -> None:
-    """A sync that fails leaves nothing visible and nothing staged, and is told; the next pull completes."""
-    dest = tmp_path / "home"
+    """A sync that fails leaves nothing visible and nothing staged, and is told; the next pull completes.
+
+    A large file is synced as soon as it is there.
+    """
+    bucket, dest = Bucket.in_folder(tmp_path / "other"), tmp_path / "home"
+    leave(bucket, jobs={"quotes": files})
     _, calls, _ = traced(tmp_path / "probe", bucket, old=old)
-    at_once = any("syncfs(" in call for call in calls)
-    code, _, stderr = traced(dest, bucket, broken="syncfs" if at_once else "fsync", old=old)
+    one_by_one = synced_files(before_visible(calls))
+    assert files is not LARGE or "0.bin" in one_by_one
+    broken = "fsync" if one_by_one else "syncfs"
+    code, _, stderr = traced(dest, bucket, broken=broken, old=old)
     assert code in {3, 4}
     assert "Input/output error" in stderr
     assert installed(dest) == []
     assert list(dest.glob(".mayfly/staging/*/*")) == []
     assert pull_into(dest, bucket).code == 0
-    assert results(dest / "quotes" / "latest") == FILES
-
-
-def test_a_large_file_that_the_disk_did_not_keep(tmp_path: Path) -> None:
-    """A large file is synced as soon as it is there; when that fails, nothing of its job stays staged."""
-    bucket, dest = Bucket.in_folder(tmp_path / "large"), tmp_path / "home"
-    large = {"0.bin": bytes(PART_BYTES + 1), "1.bin": b"small"}
-    leave(bucket, jobs={"quotes": large})
-    _, calls, _ = traced(tmp_path / "probe", bucket)
-    assert "0.bin" in synced_files(before_visible(calls))
-    code, _, stderr = traced(dest, bucket, broken="fsync")
-    assert code in {3, 4}
-    assert "Input/output error" in stderr
-    assert list(dest.glob(".mayfly/staging/*/*")) == []
-    assert pull_into(dest, bucket).code == 0
-    assert results(dest / "quotes" / "latest") == large
+    assert results(dest / "quotes" / "latest") == files
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,19 @@ def calls(tmp_path: Path) -> list[str]:
 
 
 def test_a_hook_is_told_where_and_what(folder: Bucket, dest: Path, tmp_path: Path) -> None:
-    """It runs when the job is in place, once, with everything in its environment."""
-    run = leave(folder)
+    """It runs when the job is in place, once, with everything in its environment.
+
+    Its stdout goes to stderr: stdout is one JSON document.
+    """
+    run, log = leave(folder), tmp_path / "log"
     names = ["RUN_ID", "JOB", "PATH", "DEST", "STATUS", "PARTIAL", "FILES", "BYTES"]
     text = "|".join(f"$MAYFLY_{name}" for name in names)
-    command = f'ls "$MAYFLY_PATH"/* >/dev/null && echo "{text}" >> "{tmp_path}/calls"'
-    pulled = pull_into(dest, folder, "--exec", command)
-    assert (pulled.code, pulled.rows("hooks")) == (0, [(run, "quotes"), (run, "notes")])
+    command = f'echo noise; ls "$MAYFLY_PATH"/* >/dev/null && echo "{text}" >> "{tmp_path}/calls"'
+    with pulling(dest, folder.environ, "--exec", command, log=log) as process:
+        assert process.wait(60) == 0
+    hooks = json.loads(log.read_text())["hooks"]
+    assert [(row["run"], row["job"]) for row in hooks] == [(run, "quotes"), (run, "notes")]
+    assert log.with_suffix(".err").read_text().count("noise\n") == 2
     assert calls(tmp_path) == [
         f"{run}|quotes|{dest}/quotes/{run}|{dest}|succeeded|0|4|2304021",
         f"{run}|notes|{dest}/notes/{run}|{dest}|succeeded|0|1|8",
@@ -83,35 +89,33 @@ def test_a_hook_for_what_a_person_removed_is_dropped(folder: Bucket, dest: Path)
     assert pull_into(dest, folder, "--exec", "true").notes == []
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is there, and not only its entry."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def wait_for_end(pid: int) -> None:
     """Wait until a process has ended."""
-    wait_until(lambda: not alive(pid), what="the end of a process")
+
+    def has_ended() -> bool:
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        return status == "Z"
+
+    wait_until(has_ended, what="the end of a process")
 
 
-def test_a_hook_that_hangs_is_killed_with_its_group(
-    folder: Bucket, dest: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("end", "limit", "problem"),
+    [("; wait", "3s", "it did not end within 3 s"), ("", "10m", "")],
+    ids=["hangs", "ends"],
+)
+def test_a_hook_leaves_nothing_behind(
+    folder: Bucket, dest: Path, tmp_path: Path, *, end: str, limit: str, problem: str
 ) -> None:
-    """Its limit ends it, and what it started."""
+    """What it put into the background ends with it, or when its limit ends both."""
     leave(folder, jobs=SMALL)
-    command = f'sleep 600 & echo $! >> "{tmp_path}/calls"; wait'
-    pulled = pull_into(dest, folder, "--exec", command, "--exec-timeout", "3s", "--job", "quotes")
-    assert pulled.document["hooks"][0]["problem"] == "it did not end within 3 s"
-    wait_for_end(int(calls(tmp_path)[0]))
-
-
-def test_a_hook_leaves_nothing_behind(folder: Bucket, dest: Path, tmp_path: Path) -> None:
-    """What a hook put into the background ends with it."""
-    leave(folder, jobs=SMALL)
-    command = f'sleep 600 & echo $! >> "{tmp_path}/calls"'
-    assert pull_into(dest, folder, "--exec", command, "--job", "quotes").code == 0
+    command = f'sleep 600 & echo $! >> "{tmp_path}/calls"{end}'
+    pulled = pull_into(dest, folder, "--exec", command, "--exec-timeout", limit)
+    assert [row["problem"] for row in pulled.document["hooks"]] == [problem]
+    assert pulled.code == (3 if problem else 0)
     wait_for_end(int(calls(tmp_path)[0]))
 
 
@@ -144,15 +148,3 @@ def test_a_killed_pull_owes_the_hook(folder: Bucket, dest: Path, tmp_path: Path)
     for _ in range(2):
         pull_into(dest, folder, "--job", "quotes", "--exec", f'echo y >> "{tmp_path}/calls"')
     assert calls(tmp_path) == ["x", "y"]
-
-
-def test_what_a_hook_writes_is_not_in_the_document(
-    folder: Bucket, dest: Path, tmp_path: Path
-) -> None:
-    """A hook's stdout goes to stderr: stdout is one JSON document."""
-    leave(folder)
-    log = tmp_path / "log"
-    with pulling(dest, folder.environ, "--exec", "echo noise", log=log) as process:
-        assert process.wait(60) == 0
-    assert len(json.loads(log.read_text())["hooks"]) == 2
-    assert log.with_suffix(".err").read_text().count("noise\n") == 2

@@ -3,7 +3,6 @@
 import json
 import stat
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -123,11 +122,6 @@ def add(package: dict[str, Any], path: str, **changes: object) -> None:
     )
 
 
-def add_as(package: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Add the resource `files/x`, or what it is changed to."""
-    add(package, **{"path": "files/x", **changes})
-
-
 @pytest.mark.parametrize("path", EVIL_PATHS)
 def test_no_path_leads_outside_or_onto_another(
     folder: Bucket, dest: Path, tmp_path: Path, path: str
@@ -166,12 +160,12 @@ def test_no_path_leads_outside_or_onto_another(
     ],
 )
 def test_a_resource_that_lies_is_rejected(
-    folder: Bucket, dest: Path, changes: dict[str, object], problem: str
+    folder: Bucket, dest: Path, changes: dict[str, Any], problem: str
 ) -> None:
     """Sizes and hashes are checked; nothing of the job is in place, or left in staging."""
     run = leave(folder)
     folder.objects.put(JobKey(run, "quotes", "files/x").text, b"[]")
-    rewrite(folder, run, lambda package: add_as(package, changes))
+    rewrite(folder, run, lambda package: add(package, **{"path": "files/x", **changes}))
     pulled = pull_into(dest, folder)
     assert pulled.code == 3
     assert problem in pulled.problems
@@ -183,12 +177,8 @@ def test_a_resource_that_lies_is_rejected(
     "text",
     [
         b"",
-        b"null",
-        b"[]",
         b"\xff\xfe",
-        b'{"resources": [' + b"[]," * 1000 + b"[]]}",
         b"[" * 100_000,
-        b'{"a":' * 50_000,
         b"[" + b"0," * (MOST_VALUES + 1) + b"0]",
     ],
 )
@@ -258,19 +248,6 @@ def test_a_job_without_a_possible_name_is_told(folder: Bucket, dest: Path, name:
     pulled = pull_into(dest, folder)
     assert (pulled.code, installed(dest)) == (3, [])
     assert any(key in note for note in pulled.notes)
-
-
-def test_a_forged_pointer_hides_no_run(folder: Bucket, dest: Path) -> None:
-    """A pointer of the year 9999 does not move the reader past what is to come."""
-    first = leave(folder, NIGHTS[0])
-    pointer = folder.objects.keys("index/")[0]
-    folder.objects.put(
-        f"index/99991231T235959.999Z{pointer[len('index/20261122T064510.000Z') :]}", b""
-    )
-    assert len(pull_into(dest, folder).document["installed"]) == 2
-    second = leave(folder, NIGHTS[1])
-    assert {run for run, _ in pull_into(dest, folder).rows("installed")} == {second}
-    assert {run for run, _ in installed(dest)} == {first, second}
 
 
 def test_links_that_somebody_left_at_home_are_not_followed(

@@ -174,7 +174,7 @@ def test_two_pulls_at_once_do_the_work_once(
     hook = ("--exec", f'echo "$MAYFLY_RUN_ID $MAYFLY_JOB" >> "{tmp_path}/calls"')
     logs = [tmp_path / "one", tmp_path / "two"]
     started = [pulling(dest, distant.environ, *hook, log=log) for log in logs]
-    assert [ended(process) for process in started] == [0, 0]
+    assert [process.wait(60) for process in started] == [0, 0]
     told = [
         (row["run"], row["job"]) for log in logs for row in json.loads(log.read_text())["installed"]
     ]
@@ -183,12 +183,6 @@ def test_two_pulls_at_once_do_the_work_once(
     calls = (tmp_path / "calls").read_text().splitlines()
     assert sorted(calls) == [f"{run} {job}" for run, job in everything]
     assert s3_proxy.count("GET", "/quotes/files/") == 2 * len(MANY)
-
-
-def ended(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a pull."""
-    with process:
-        return process.wait(60)
 
 
 def test_connections_that_break_cost_a_retry(
@@ -240,34 +234,21 @@ def test_a_watch_outlives_a_store_that_goes_away(
     assert [line["exit_code"] for line in lines[1:-1]] == [6] * (len(lines) - 2)
 
 
-def test_a_watch_and_a_pull_beside_it_do_not_meet(
-    folder: Bucket, dest: Path, tmp_path: Path
-) -> None:
-    """A watch holds the folder only while it works."""
-    leave(folder, NIGHTS[0], SMALL)
-    with watched(dest, folder, tmp_path / "log"):
-        wait_until(lambda: len(installed(dest)) == 1, what="the first run")
-        assert pull_into(dest, folder, "--lock-timeout", "60s").code == 0
-
-
-def has_come(dest: Path, count: int) -> bool:
-    """Tell whether so many jobs of runs are in a folder."""
-    return len(installed(dest, ("first", "second"))) == count
-
-
 def test_two_watches_of_one_folder_each_hear_of_what_the_other_read(
     folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:
-    """They share what is known of the bucket, and are for different jobs."""
+    """They share what is known of the bucket, and are for different jobs; each holds the folder while it works."""
     jobs = {"first": {"a": b"a"}, "second": {"a": b"b"}}
     leave(folder, NIGHTS[0], jobs)
+
+    def has_come(count: int) -> bool:
+        return len(installed(dest, tuple(jobs))) == count
+
     with ExitStack() as stack:
         for job in jobs:
             stack.enter_context(watched(dest, folder, tmp_path / job, "--job", job))
         for number, night in enumerate(NIGHTS[:4], start=1):
             if number > 1:
                 leave(folder, night, jobs)
-            wait_until(
-                functools.partial(has_come, dest, 2 * number),
-                what=f"both jobs of run {number}",
-            )
+            wait_until(functools.partial(has_come, 2 * number), what=f"both jobs of run {number}")
+        assert pull_into(dest, folder, "--lock-timeout", "60s").code == 0

@@ -5,9 +5,9 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -19,9 +19,10 @@ from agent.contract.layout import PointerKey
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
+from tests.parts.command import call, completed
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.missing import program
-from tests.parts.ports import LOOPBACK, free_port
+from tests.parts.ports import LOOPBACK
 from tests.parts.seaweed import S3Server
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench
@@ -36,6 +37,26 @@ def days_ago(days: float) -> datetime:
     return NOON - timedelta(days=days)
 
 
+def lint(service: Serving) -> str:
+    """Return what Prometheus' own check has to say of the metrics."""
+    text = service.get("/metrics").text
+    done = completed([program("promtool"), "check", "metrics"], stdin=text)
+    return done.stdout + done.stderr
+
+
+@contextmanager
+def held(service: Serving, count: int, request: str) -> Iterator[list[socket.socket]]:
+    """Hold connections open that have sent a request, or the beginning of one, and read nothing."""
+    port = int(service.url.rpartition(":")[2])
+    with ExitStack() as stack:
+        found = [
+            stack.enter_context(socket.create_connection((LOOPBACK, port))) for _ in range(count)
+        ]
+        for one in found:
+            one.sendall(request.encode())
+        yield found
+
+
 def leave_history(bucket: Bucket) -> list[RunWriter]:
     """Five days: two good, one lost, two bad for one of two jobs; return the runs, oldest first."""
     runs = [leave_run(bucket.objects, days_ago(days), ["quotes", "notes"]) for days in (5, 4)]
@@ -44,10 +65,20 @@ def leave_history(bucket: Bucket) -> list[RunWriter]:
 
 
 def test_metrics_tell_what_the_bucket_says(bucket: Bucket, tmp_path: Path) -> None:
-    """One scrape has it all: failures with their cause, sizes, what was lost."""
+    """One scrape has it all: failures with their cause, sizes, what was lost; the next one what came meanwhile."""
     leave_history(bucket)
     with serving(tmp_path / "home", bucket.environ) as service:
         found = service.metrics()
+        text = service.get("/metrics").text
+        assert lint(service) == ""
+        run = RunWriter(bucket.objects, datetime.now(UTC) - timedelta(minutes=10))
+        run.append(began=run.began())
+        run.append(jobs=(run.job("quotes"),))
+        service.looked()
+        running = service.metrics()
+        run.append(jobs=(run.job("notes"),), closed=run.closed())
+        service.looked()
+        closed = service.metrics()
     assert found[f"mayfly_job_consecutive_failures{QUOTES}"] == 3
     assert found[f"mayfly_job_failed_day_streak{QUOTES}"] == 3
     assert found[f"mayfly_job_failing_since_timestamp_seconds{QUOTES}"] == days_ago(3).timestamp()
@@ -60,75 +91,33 @@ def test_metrics_tell_what_the_bucket_says(bucket: Bucket, tmp_path: Path) -> No
     assert found['mayfly_run_jobs_done{schedule="main"}'] == 2
     assert found['mayfly_runs_lost{schedule="main"}'] == 1
     assert found['mayfly_schedule_known{schedule="main"}'] == 0
+    assert found['mayfly_schedule_missed_runs{schedule="main"}'] == 0
     assert found["mayfly_bucket_up"] == 1
     assert found["mayfly_bucket_invalid_entries"] == 0
     assert found["mayfly_polls_total"] >= 1
     assert found["process_resident_memory_bytes"] > 0
     assert not [name for name in found if "cost" in name or "pull" in name or "group" in name]
+    # Two services in one Prometheus do not mix, however they are scraped.
+    ours = [line for line in text.splitlines() if line.startswith("mayfly_")]
+    assert [line for line in ours if f'bucket="{bucket.reader().name}"' not in line] == []
+    assert running['mayfly_run_last_status{schedule="main",status="running"}'] == 1
+    assert running['mayfly_runs_running{schedule="main"}'] == 1
+    assert running['mayfly_run_jobs_done{schedule="main"}'] == 1
+    assert running[f"mayfly_job_consecutive_failures{QUOTES}"] == 0
+    assert closed['mayfly_run_last_status{schedule="main",status="succeeded"}'] == 1
+    assert closed['mayfly_runs_running{schedule="main"}'] == 0
 
 
-def test_every_series_says_of_which_bucket_it_is(folder: Bucket, tmp_path: Path) -> None:
-    """Two services in one Prometheus do not mix, however they are scraped."""
-    leave_history(folder)
-    with serving(tmp_path / "home", folder.environ) as service:
-        lines = service.get("/metrics").text.splitlines()
-    ours = [line for line in lines if line.startswith("mayfly_")]
-    name = f'bucket="{folder.reader().name}"'
-    assert ours
-    assert [line for line in ours if name not in line] == []
-
-
-def test_metrics_are_as_prometheus_wants_them(folder: Bucket, tmp_path: Path) -> None:
-    """`promtool check metrics` finds nothing to say."""
-    leave_history(folder)
-    with serving(tmp_path / "home", folder.environ, "--pull", str(tmp_path / "dest")) as service:
-        text = service.get("/metrics").body
-    checked = subprocess.run(
-        [program("promtool"), "check", "metrics"],
-        input=text,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert (checked.returncode, checked.stderr, checked.stdout) == (0, b"", b"")
-
-
-def test_a_run_is_told_of_while_it_goes_on_and_a_success_heals(
-    bucket: Bucket, tmp_path: Path
+@pytest.mark.parametrize("told", [True, False], ids=["its runs tell", "a person tells"])
+def test_what_is_missed_is_told_by_a_schedule(
+    folder: Bucket, tmp_path: Path, *, told: bool
 ) -> None:
-    """What is committed while the service runs is seen by the next poll."""
-    leave_history(bucket)
-    with serving(tmp_path / "home", bucket.environ) as service:
-        began = datetime.now(UTC) - timedelta(minutes=10)
-        run = RunWriter(bucket.objects, began)
-        run.append(began=run.began())
-        run.append(jobs=(run.job("quotes"),))
-        service.looked()
-        found = service.metrics()
-        assert found['mayfly_run_last_status{schedule="main",status="running"}'] == 1
-        assert found['mayfly_runs_running{schedule="main"}'] == 1
-        assert found['mayfly_run_jobs_done{schedule="main"}'] == 1
-        assert found[f"mayfly_job_consecutive_failures{QUOTES}"] == 0
-        run.append(jobs=(run.job("notes"),), closed=run.closed())
-        service.looked()
-        found = service.metrics()
-    assert found['mayfly_run_last_status{schedule="main",status="succeeded"}'] == 1
-    assert found['mayfly_runs_running{schedule="main"}'] == 0
-
-
-def test_what_is_missed_is_told_by_the_runs_schedule_or_by_a_person_s(tmp_path: Path) -> None:
     """A machine that did not come this hour; a bucket whose runs name no schedule needs to be told one."""
     said = Schedule(expression="cron(0 * * * ? *)", timezone="UTC", grace_seconds=60)
-    one, two = Bucket.in_folder(tmp_path / "one"), Bucket.in_folder(tmp_path / "two")
-    leave_run(one.objects, NOON - timedelta(hours=3), scheduled=said)
-    leave_run(two.objects, NOON - timedelta(hours=3))
-    missed, given = 'mayfly_schedule_missed_runs{schedule="main"}', ("--schedule", "0 * * * *")
-    with serving(tmp_path / "a", one.environ) as service:
-        assert service.metrics()[missed] >= 3
-    with serving(tmp_path / "b", two.environ) as service:
-        assert service.metrics()[missed] == 0
-    with serving(tmp_path / "b", two.environ, *given, "--grace", "1m") as service:
-        assert service.metrics()[missed] >= 3
+    leave_run(folder.objects, NOON - timedelta(hours=3), scheduled=said if told else None)
+    given = () if told else ("--schedule", "0 * * * *", "--grace", "1m")
+    with serving(tmp_path / "home", folder.environ, *given) as service:
+        assert service.metrics()['mayfly_schedule_missed_runs{schedule="main"}'] >= 3
 
 
 def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
@@ -201,7 +190,10 @@ def test_forged_entries_are_a_metric_and_no_traceback(folder: Bucket, tmp_path: 
 
 
 def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_path: Path) -> None:
-    """Metrics go on from the history; health says what is wrong, after the time it was given."""
+    """Metrics go on from the history; health says what is wrong, after the time it was given.
+
+    Without a history that was filled, what is known is of years ago, and nothing of it is told.
+    """
     bucket = Bucket.on_s3(s3_server, s3_bucket)
     leave_history(bucket)
     options = ("--unhealthy-after", "2s")
@@ -216,6 +208,11 @@ def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_
     assert reason.startswith("the bucket was not read")
     assert found["mayfly_bucket_up"] == 0
     assert found[f"mayfly_job_failed_day_streak{QUOTES}"] == 3
+    with serving(tmp_path / "new", environ, wait=False) as service:
+        found = service.metrics()
+    assert found["mayfly_bucket_up"] == 0
+    assert "mayfly_bucket_last_read_timestamp_seconds" not in found
+    assert not [name for name in found if name.startswith(("mayfly_job", "mayfly_run"))]
 
 
 def test_a_folder_that_is_gone_is_told(folder: Bucket, tmp_path: Path) -> None:
@@ -288,21 +285,6 @@ def test_each_bucket_has_a_history_of_its_own(tmp_path: Path) -> None:
         assert len(list((tmp_path / "state" / "home").glob("*.history"))) == 2
 
 
-def test_a_history_that_is_being_filled_tells_of_no_jobs(tmp_path: Path) -> None:
-    """Before the first poll has ended, what is known is of years ago; nothing of it is told."""
-    nowhere = {
-        "MAYFLY_STORE_URL": "s3://none/x",
-        "MAYFLY_STORE_ENDPOINT": f"http://{LOOPBACK}:{free_port()}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-    }
-    with serving(tmp_path / "home", nowhere, wait=False) as service:
-        found = service.metrics()
-    assert found["mayfly_bucket_up"] == 0
-    assert "mayfly_bucket_last_read_timestamp_seconds" not in found
-    assert not [name for name in found if name.startswith(("mayfly_job", "mayfly_run"))]
-
-
 def test_with_a_pull_one_list_is_all_that_is_asked_when_nothing_is_new(
     s3_server: S3Server, s3_bucket: str, tmp_path: Path
 ) -> None:
@@ -331,7 +313,7 @@ def test_with_a_pull_one_list_is_all_that_is_asked_when_nothing_is_new(
 def test_what_is_wrong_with_a_pull_is_a_metric_from_the_start(
     folder: Bucket, tmp_path: Path
 ) -> None:
-    """A hook that fails, and a file that is not what was committed; each by its kind."""
+    """A hook that fails, and a file that is not what was committed, each by its kind; all as Prometheus wants it."""
     run = leave_run(folder.objects, days_ago(1), ["quotes", "notes"]).run
     folder.objects.put(f"runs/{run}/jobs/notes/files/page 1.json", b"??")
     options = ("--pull", str(tmp_path / "dest"), "--exec", "exit 3")
@@ -342,6 +324,7 @@ def test_what_is_wrong_with_a_pull_is_a_metric_from_the_start(
             what="the hook to fail again",
         )
         found = service.metrics()
+        assert lint(service) == ""
         page = service.get("/").text
         began = found["mayfly_pull_last_success_timestamp_seconds"]
     assert found['mayfly_pull_problems{problem="hook"}'] == 1
@@ -381,9 +364,7 @@ def test_it_ends_at_once_and_in_order(
     """A signal ends it within seconds, with clients that hold connections open."""
     leave_history(folder)
     with serving(tmp_path / "home", folder.environ) as service:
-        port = int(service.url.rpartition(":")[2])
-        with socket.create_connection((LOOPBACK, port)) as idle:
-            idle.sendall(b"GET / HTTP/1.1\r\n")
+        with held(service, 1, "GET / HTTP/1.1\r\n"):
             os.kill(service.program.pid, number)
             wait_until(lambda: not service.program.running, seconds=30, what="its end")
         assert service.events("serve.stopped")
@@ -395,30 +376,40 @@ def test_connections_that_drip_or_take_nothing_do_not_keep_metrics_away(
 ) -> None:
     """Headers that never end, and readers that take nothing; who drips is let go of."""
     run = leave_run(folder.objects, days_ago(1), files={"large": bytes(20_000_000)}).run
-    with serving(tmp_path / "home", folder.environ) as service:
-        port = int(service.url.rpartition(":")[2])
-        held = [socket.create_connection((LOOPBACK, port)) for _ in range(60)]
-        for one in held[:30]:
-            one.sendall(b"GET /metr")
-        for one in held[30:]:
-            target = f"/runs/{run}/jobs/quotes/files/large"
-            one.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    path = f"/runs/{run}/jobs/quotes/files/large"
+    with (
+        serving(tmp_path / "home", folder.environ) as service,
+        held(service, 30, "GET /metr") as dripping,
+        held(service, 30, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n") as reading,
+    ):
         assert service.get("/metrics").status == 200
         assert service.get(f"/runs/{run}").status == 200
 
         def is_let_go() -> bool:
             try:
-                held[0].sendall(b"i")
+                dripping[0].sendall(b"i")
             except OSError:
                 return True
             return False
 
         wait_until(is_let_go, seconds=60, what="the connection that drips to be closed")
-        for one in held:
+        for one in (*dripping, *reading):
             one.close()
         # Nobody who went away holds a turn.
-        large = service.get(f"/runs/{run}/jobs/quotes/files/large")
+        large = service.get(path)
         assert (large.status, len(large.body)) == (200, 20_000_000)
+
+
+def test_its_memory_is_bounded_while_somebody_reads(folder: Bucket, tmp_path: Path) -> None:
+    """Forty readers of a large file that take nothing hold no more than a few pieces each."""
+    run = leave_run(folder.objects, days_ago(1), files={"large": bytes(60_000_000)}).run
+    target = f"GET /runs/{run}/jobs/quotes/files/large HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(tmp_path / "home", folder.environ) as service:
+        before = service.metrics()["process_resident_memory_bytes"]
+        with held(service, 40, target):
+            time.sleep(2)  # for all of them to be answered as far as they will be
+            after = service.metrics()["process_resident_memory_bytes"]
+    assert after - before < 100_000_000
 
 
 def test_pages_of_somebody_else_cannot_use_its_address(folder: Bucket, tmp_path: Path) -> None:
@@ -428,19 +419,11 @@ def test_pages_of_somebody_else_cannot_use_its_address(folder: Bucket, tmp_path:
     with serving(tmp_path / "home", folder.environ, *allow) as service:
 
         def status(host: str, path: str = "/healthz") -> int:
-            port = int(service.url.rpartition(":")[2])
-            with socket.create_connection((LOOPBACK, port)) as one:
-                one.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            with held(service, 1, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n") as (one,):
                 return int(one.recv(100).split()[1])
 
-        for ours in (
-            "127.0.0.1",
-            "localhost:9464",
-            "[::1]:9464",
-            "mayfly",
-            "a.b.svc",
-            "MAYFLY.example.org:80",
-        ):
+        own = ("127.0.0.1", "localhost:9464", "[::1]:9464", "mayfly", "a.b.svc")
+        for ours in (*own, "MAYFLY.example.org:80"):
             assert status(ours) == 200, ours
         for other in ("evil.example", "mayfly.example.org.evil.example", "127.0.0.1.evil.example"):
             assert [status(other, path) for path in ("/healthz", "/", "/metrics")] == [421] * 3
@@ -457,32 +440,7 @@ def test_usage_errors_are_told_before_anything_is_written(folder: Bucket, tmp_pa
             (["--schedule", "every day"], "cannot be read"),
             (["--interval", "0.1s"], "--interval takes"),
         ):
-            command = [sys.executable, "-m", "agent", "serve", "--history", str(tmp_path / "h")]
-            done = subprocess.run(
-                [*command, *options, "--store", folder.environ["MAYFLY_STORE_URL"]],
-                capture_output=True,
-                timeout=60,
-                check=False,
-                text=True,
-                env={**os.environ, "MAYFLY_CONFIG": os.devnull},
-            )
-            assert (done.returncode, done.stdout) == (2, "")
+            done = call("serve", "--history", str(tmp_path / "h"), *options, environ=folder.environ)
+            assert (done.exit_code, done.stdout) == (2, "")
             assert says in done.stderr
     assert not list(tmp_path.glob("h*"))
-
-
-def test_its_memory_is_bounded_while_somebody_reads(folder: Bucket, tmp_path: Path) -> None:
-    """Forty readers of a large file that take nothing hold no more than a few pieces each."""
-    run = leave_run(folder.objects, days_ago(1), files={"large": bytes(60_000_000)}).run
-    with serving(tmp_path / "home", folder.environ) as service:
-        port = int(service.url.rpartition(":")[2])
-        before = service.metrics()["process_resident_memory_bytes"]
-        held = [socket.create_connection((LOOPBACK, port)) for _ in range(40)]
-        for one in held:
-            target = f"/runs/{run}/jobs/quotes/files/large"
-            one.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        time.sleep(2)  # for all of them to be answered as far as they will be
-        after = service.metrics()["process_resident_memory_bytes"]
-        for one in held:
-            one.close()
-    assert after - before < 100_000_000

@@ -17,36 +17,30 @@ MONTH = month_of(NOW, TOKYO)
 def test_a_month_is_that_of_its_zone() -> None:
     """From its first moment to that of the next."""
     assert (MONTH.begin, MONTH.end) == (tokyo("01 00:00"), tokyo("30 00:00") + timedelta(days=1))
-    first = month_of(tokyo("01 00:00"), TOKYO)
-    assert first == MONTH
+    assert month_of(MONTH.begin, TOKYO) == MONTH
     assert month_of(tokyo("01 00:00") - timedelta(seconds=1), TOKYO).end == MONTH.begin
     assert MONTH.part(MONTH.begin + timedelta(days=15)) == 0.5
 
 
 def test_the_sum_of_runs_and_what_is_billed_all_month() -> None:
-    """A dollar an hour; the next days cost as the last ones did."""
-    runs = [attempt(tokyo(f"{day:02d} 02:00"), minutes=60, standing=3.0) for day in range(12, 22)]
+    """A dollar an hour; the next days cost as the last ones did, and a month that is over is its sum."""
+    runs = [attempt(f"{day:02d} 02:00", minutes=60, standing=3.0) for day in range(12, 22)]
     said = month_costs(history(NOW, *runs), MONTH, NOW)
     assert (said.runs_usd, said.estimated_usd, said.unknown) == (10.0, 0.0, 0)
     assert said.standing_usd == pytest.approx(3.0 * 20.5 / 30)
     days = 9 + 10 / 24
     assert said.forecast_usd == pytest.approx(10 + 3 + 10 / days * 9.5)
-
-
-def test_a_month_that_is_over_is_its_sum() -> None:
-    """Nothing more comes."""
-    run = attempt(tokyo("12 02:00"), minutes=60, standing=3.0)
-    later = tokyo("30 00:00") + timedelta(days=20)
-    said = month_costs(history(later, run), MONTH, later)
-    assert said.forecast_usd == said.so_far_usd == 4.0
+    later = MONTH.end + timedelta(days=19)
+    said = month_costs(history(later, *runs), MONTH, later)
+    assert said.forecast_usd == said.so_far_usd == 13.0
 
 
 def test_a_run_that_never_said_it_is_estimated_until_its_deadline() -> None:
     """By the rate of the run before: one that is under way, and one that was lost."""
     runs = [
-        attempt(tokyo("19 02:00"), minutes=60),
-        attempt(tokyo("20 02:00"), minutes=None),
-        attempt(tokyo("21 11:30"), minutes=None),
+        attempt("19 02:00", minutes=60),
+        attempt("20 02:00", minutes=None),
+        attempt("21 11:30", minutes=None),
     ]
     said = month_costs(history(NOW, *runs), MONTH, NOW)
     assert [one.usd for one in said.runs] == pytest.approx([1.0, 2.0, 0.5])
@@ -56,12 +50,12 @@ def test_a_run_that_never_said_it_is_estimated_until_its_deadline() -> None:
 
 def test_what_nobody_can_tell_is_counted() -> None:
     """A first run that was lost has no rate; who stood back costs nothing that is known."""
-    said = month_costs(history(NOW, attempt(tokyo("20 02:00"), minutes=None)), MONTH, NOW)
+    said = month_costs(history(NOW, attempt("20 02:00", minutes=None)), MONTH, NOW)
     assert (said.unknown, said.runs_usd, said.runs[0].usd) == (1, 0.0, None)
     assert said.forecast_usd == 0.0
     batch = Id.of_slot("main", tokyo("20 02:00"))
-    works = attempt(tokyo("20 02:00"), batch=batch, minutes=60)
-    stands = attempt(tokyo("20 02:01"), None, batch=batch, minutes=None)[0]
+    works = attempt("20 02:00", batch=batch, minutes=60)
+    stands = attempt("20 02:01", None, batch=batch, minutes=None)[0]
     assert isinstance(stands.entry, Entry)
     back = stands.entry.model_copy(update={"stood_back": StoodBack(reason="another works")})
     said = month_costs(history(NOW, works, [replace(stands, entry=back)]), MONTH, NOW)
@@ -71,9 +65,9 @@ def test_what_nobody_can_tell_is_counted() -> None:
 def test_each_schedule_has_its_own_rate() -> None:
     """And its own machine that is billed all month."""
     runs = [
-        attempt(tokyo("19 02:00"), minutes=60, standing=3.0),
-        attempt(tokyo("19 03:00"), minutes=60, standing=2.0, name="test"),
-        attempt(tokyo("20 03:00"), minutes=None, name="other"),
+        attempt("19 02:00", minutes=60, standing=3.0),
+        attempt("19 03:00", minutes=60, standing=2.0, name="test"),
+        attempt("20 03:00", minutes=None, name="other"),
     ]
     said = month_costs(history(NOW, *runs), MONTH, NOW)
     assert said.unknown == 1

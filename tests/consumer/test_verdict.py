@@ -14,17 +14,21 @@ from consumer.page.sentences import trouble_details, trouble_title, verdict_text
 from consumer.page.verdict import Kind, verdict
 from consumer.page.words import language
 from tests.consumer import scenes
-from tests.consumer.nights import TOKYO, attempt, history, nightly, tokyo
+from tests.consumer.nights import TOKYO, attempt, history, nightly, started_by, tokyo
 from tests.consumer.scenes import NOW, SCENES, SLOT, night
 
 ENGLISH, JAPANESE = language("en"), language("ja")
 NIGHTLY = nightly("cron(0 3 * * ? *)")
 
 
-def judged(now_text: str, *attempts: list[Arrived]) -> Judged:
+def judged(now: str, *attempts: list[Arrived]) -> Judged:
     """Return what follows from runs at a moment."""
-    now = tokyo(now_text)
-    return judge(history(now, *attempts), Rules(now))
+    return judge(history(tokyo(now), *attempts), Rules(tokyo(now)))
+
+
+def said(judged: Judged, health: Health | None = None) -> list[str]:
+    """Return the answer in English."""
+    return verdict_text(ENGLISH, verdict(judged, health))
 
 
 @pytest.mark.parametrize(
@@ -81,24 +85,20 @@ def test_the_first_line_answers_the_question(
 
 
 def test_without_a_pull_nobody_says_where_the_files_are() -> None:
-    """`mayfly status` on a laptop knows the bucket alone."""
-    (text,) = verdict_text(ENGLISH, verdict(scenes.good(10).judged))
-    assert "home" not in text
-    waiting = Health("b", NOW, pull=Pull(None, 0))
-    (text,) = verdict_text(ENGLISH, verdict(scenes.good(10).judged, waiting))
-    assert "home" not in text
+    """`mayfly status` on a laptop knows the bucket alone, and a service nothing before its first pull."""
+    for health in (None, Health("b", NOW, pull=Pull(None, 0))):
+        (text,) = said(scenes.good(10).judged, health)
+        assert "home" not in text
 
 
 def test_before_the_first_run() -> None:
     """A bucket without runs, and one of which a schedule is told, are no failures before a run is due."""
     nothing = judge(history(NOW), Rules(NOW))
-    assert verdict_text(ENGLISH, verdict(nothing)) == ["No run yet."]
-    assert verdict(nothing).fine
+    assert (said(nothing), verdict(nothing).fine) == (["No run yet."], True)
     told = judge(history(NOW, since=NOW), Rules(NOW, schedule=NIGHTLY))
-    assert verdict_text(ENGLISH, verdict(told)) == ["No run yet. Next: tomorrow 03:00."]
+    assert said(told) == ["No run yet. Next: tomorrow 03:00."]
     late = judge(history(NOW, since=SLOT - timedelta(hours=1)), Rules(NOW, schedule=NIGHTLY))
-    said = "No run yet; expected today 03:00. Next: tomorrow 03:00."
-    assert verdict_text(ENGLISH, verdict(late)) == [said]
+    assert said(late) == ["No run yet; expected today 03:00. Next: tomorrow 03:00."]
     assert not verdict(late).fine
 
 
@@ -106,27 +106,21 @@ def test_each_schedule_has_a_line() -> None:
     """Two schedules in one bucket, the one with the newer batch first."""
     one = judged(
         "22 07:00",
-        attempt(tokyo("22 03:00"), schedule=NIGHTLY, name="nightly"),
-        attempt(tokyo("22 06:00"), schedule=nightly("cron(0 6 * * ? *)"), name="weekly"),
+        attempt("22 03:00", schedule=NIGHTLY, name="nightly"),
+        attempt("22 06:00", schedule=nightly("cron(0 6 * * ? *)"), name="weekly"),
     )
-    first, second = verdict_text(ENGLISH, verdict(one))
+    first, second = said(one)
     assert first.startswith("weekly: Today 06:00: 1 of 1 job, 2 files. Next: tomorrow 06:00.")
     assert second.startswith("nightly: Last night: 1 of 1 job, 2 files.")
 
 
-def test_a_dead_machine_is_one_trouble() -> None:
-    """Not one for each job; it says when it was due, and names the jobs."""
+def test_a_machine_that_did_not_come_or_was_lost_is_one_trouble() -> None:
+    """Not one for each job: when it was due, and the jobs; of a lost one those that it did not do."""
     (one,) = verdict(SCENES["no-run"]().judged).troubles
     assert (one.kind, one.times, len(one.jobs)) == (Kind.MISSED, 2, 5)
     assert trouble_title(ENGLISH, one) == "No machine came, 2 times in a row"
-    assert trouble_details(ENGLISH, one, NOW, TOKYO) == [
-        "due yesterday 03:00",
-        "the last run: Tuesday 03:00",
-    ]
-
-
-def test_a_lost_run_is_one_trouble() -> None:
-    """Of the jobs that it did not do."""
+    details = ["due yesterday 03:00", "the last run: Tuesday 03:00"]
+    assert trouble_details(ENGLISH, one, NOW, TOKYO) == details
     (one,) = verdict(SCENES["lost"]().judged).troubles
     assert (one.kind, one.jobs) == (Kind.LOST, ("prices", "weather"))
     assert trouble_title(ENGLISH, one) == "The run was lost: prices, weather"
@@ -147,15 +141,14 @@ def test_jobs_that_fail_alike_are_one_trouble() -> None:
 
 def test_a_run_that_knew_no_jobs_is_told_of() -> None:
     """A first run that was lost before its plan, or ended without one, fails no job that is known."""
-    gone = judged("22 09:00", attempt(tokyo("22 03:00"), None, minutes=None, schedule=NIGHTLY))
-    assert [one.kind for one in verdict(gone).troubles] == [Kind.LOST]
-    ended = judged("22 09:00", attempt(tokyo("22 03:00"), None, schedule=NIGHTLY, status="failed"))
-    assert [one.kind for one in verdict(ended).troubles] == [Kind.RUN]
+    for how, kind in (({"minutes": None}, Kind.LOST), ({"status": "failed"}, Kind.RUN)):
+        runs = started_by(NIGHTLY, "22 03:00", 1, jobs=None, **how)
+        assert [one.kind for one in verdict(judged("22 09:00", *runs)).troubles] == [kind]
 
 
 def test_what_is_lacking_is_told_and_does_not_fail() -> None:
     """A success without all of its files; objects that cannot be read; a schedule that cannot."""
-    runs = attempt(tokyo("22 03:00"), {"quotes": "incomplete"}, schedule=nightly("cron(x)"))
+    runs = attempt("22 03:00", {"quotes": "incomplete"}, schedule=nightly("cron(x)"))
     broken = Health("b", NOW, rejected={"batches/x": "it is not JSON"})
     found = verdict(judged("22 09:00", runs), broken)
     assert [one.kind for one in found.troubles] == [Kind.INCOMPLETE, Kind.SCHEDULE, Kind.REJECTED]

@@ -1,12 +1,12 @@
-"""The image and the bucket that the tests of deployments share."""
-
-from pathlib import Path
+"""The images and the bucket that the tests of deployments share."""
 
 import pytest
 
-from tests.bucket.bucket import Bucket
+from tests.consumer.conftest import folder
 from tests.deploy.images import FLEET, HOME, build_image
 from tests.parts.docker_engine import DockerEngine
+
+__all__ = ["folder"]
 
 
 @pytest.fixture(scope="session")
@@ -19,11 +19,3 @@ def home_image(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFac
 def fleet_image(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of the image of a shard, built from this checkout."""
     return build_image(FLEET, docker_engine, tmp_path_factory.mktemp("fleet-image"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Bucket:
-    """An empty bucket in a folder."""
-    root = tmp_path / "bucket"
-    root.mkdir()
-    return Bucket.in_folder(root)

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from agent import __version__
@@ -15,9 +14,8 @@ from tests.parts.compose import with_plugin
 HOME = REPOSITORY / "deploy" / "home"
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> dict[str, Any]:
-    """All services, with the example's environment beside the file as the documentation says."""
+def test_home_has_no_rights_and_every_image_a_version(tmp_path: Path) -> None:
+    """As docker compose reads the file, with the example's environment beside it as the documentation says."""
     for name in ("home", "monitoring"):
         (tmp_path / name).symlink_to(REPOSITORY / "deploy" / name)
     folder = tmp_path / "deploy"
@@ -28,21 +26,13 @@ def services(tmp_path: Path) -> dict[str, Any]:
     command = ["docker", "compose", "--file", file, "--profile", "monitoring", "config"]
     done = completed(command, environ=with_plugin(os.environ))
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
-    return found
-
-
-def test_every_image_has_a_version(services: dict[str, Any]) -> None:
-    """Nothing is `latest`, and ours is of this version."""
+    services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
     images = {name: service["image"] for name, service in services.items()}
     assert set(images) == {"mayfly", "prometheus", "alertmanager", "apprise", "grafana"}
     assert images["mayfly"] == f"mayfly-home:{__version__}"
     for image in images.values():
         assert image.rpartition(":")[2] not in {"", "latest"}
-
-
-def test_home_has_no_rights(services: dict[str, Any]) -> None:
-    """The same as in a cluster: read-only root, no capabilities, bounded memory, the loopback address only."""
+    # The same as in a cluster: read-only root, no capabilities, bounded memory, the loopback address only.
     home = services["mayfly"]
     assert home["read_only"] is True
     assert home["cap_drop"] == ["ALL"]
@@ -54,7 +44,7 @@ def test_home_has_no_rights(services: dict[str, Any]) -> None:
 
 
 def test_what_is_mounted_from_the_repository_is_there() -> None:
-    """Each file that a service gets exists, but for the secrets, which a person makes."""
+    """Each file that a service gets exists, but for the secrets, which a person makes and git ignores."""
     document = yaml.safe_load((HOME / "compose.yml").read_text("utf-8"))
     mounted = [
         volume.split(":")[0]
@@ -65,9 +55,5 @@ def test_what_is_mounted_from_the_repository_is_there() -> None:
     assert len(files) > 5
     for path in files:
         assert (HOME / path).exists() or path.startswith("./secrets/")
-
-
-def test_what_is_secret_stays_out_of_git() -> None:
-    """Keys and passwords have names that git ignores."""
     ignored = (HOME / ".gitignore").read_text("utf-8").splitlines()
     assert {"home.env", "secrets/"} <= set(ignored)

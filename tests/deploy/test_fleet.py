@@ -1,5 +1,6 @@
 """The manifests for shards in a cluster: what Kubernetes accepts, and what the agent makes of what it is told there."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,24 @@ from agent import __version__
 from agent.base.errors import ExitCode
 from agent.base.units import parse_duration
 from agent.batch.shards import Shard, identify, shard_hints
-from tests.deploy.tools import REPOSITORY, accepts, understood, validated, without_rights
+from tests.deploy.tools import REPOSITORY, build, understood, validated, without_rights
 
 FLEET = REPOSITORY / "deploy" / "kubernetes" / "fleet"
 HOME_IMAGE = REPOSITORY / "deploy" / "home" / "Dockerfile"
 IMAGE = REPOSITORY / "deploy" / "fleet" / "Dockerfile"
 
 
-def build() -> dict[str, dict[str, Any]]:
+@cache
+def manifests() -> dict[str, dict[str, Any]]:
     """Return the manifests, by kind."""
-    manifests = list(yaml.safe_load_all(accepts("kubectl", "kustomize", FLEET)))
-    assert len({one["kind"] for one in manifests}) == len(manifests)
-    return {one["kind"]: one for one in manifests}
+    found = build(FLEET)
+    assert len({one["kind"] for one in found}) == len(found)
+    return {one["kind"]: one for one in found}
 
 
 def job() -> dict[str, Any]:
     """Return what the CronJob makes."""
-    found: dict[str, Any] = build()["CronJob"]["spec"]["jobTemplate"]["spec"]
+    found: dict[str, Any] = manifests()["CronJob"]["spec"]["jobTemplate"]["spec"]
     return found
 
 
@@ -37,15 +39,32 @@ def pod() -> dict[str, Any]:
 
 def variables() -> dict[str, str]:
     """Return a shard's environment as far as the manifests have it."""
-    environ: dict[str, str] = dict(build()["ConfigMap"]["data"])
+    environ: dict[str, str] = dict(manifests()["ConfigMap"]["data"])
     return environ | {
         one["name"]: one["value"] for one in pod()["containers"][0]["env"] if "value" in one
     }
 
 
-def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
-    """They build, and have no key that Kubernetes does not know."""
-    assert validated(build().values(), tmp_path).returncode == 0
+def test_the_manifests_are_sound(tmp_path: Path) -> None:
+    """Kubernetes knows every key, and the agent every variable; nothing has a right, or switches a node off."""
+    assert validated(manifests().values(), tmp_path).returncode == 0
+    settings, spec = understood(variables()), pod()
+    assert settings.browser.url == "http://selenium-hub:4444"
+    assert settings.release.repository is not None
+    # A shard may use its whole time more than once; on SIGTERM it has more than the jobs' grace.
+    assert job()["activeDeadlineSeconds"] >= 2 * settings.limits.run
+    assert spec["terminationGracePeriodSeconds"] >= settings.limits.grace + 60
+    container = without_rights(spec, {"/var/lib/mayfly", "/tmp"})
+    assert container["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
+    assert container["image"] == f"mayfly-fleet:{__version__}"
+    assert "Secret" not in manifests()
+    # Nobody comes in, and no shard reaches the metadata service.
+    policy = manifests()["NetworkPolicy"]["spec"]
+    labels = job()["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    assert policy["egress"][1]["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
 
 
 def test_each_pod_learns_which_shard_it_is() -> None:
@@ -63,13 +82,6 @@ def test_each_pod_learns_which_shard_it_is() -> None:
     )
 
 
-def test_the_agent_understands_its_settings() -> None:
-    """Every variable is a key of the configuration with a value that it takes."""
-    settings = understood(variables())
-    assert settings.browser.url == "http://selenium-hub:4444"
-    assert settings.release.repository is not None
-
-
 def test_a_lost_shard_comes_back_and_a_failed_one_does_not() -> None:
     """Evictions cost no attempt; what has told how it ended is not started again; no twin while a node answers."""
     spec = job()
@@ -83,33 +95,7 @@ def test_a_lost_shard_comes_back_and_a_failed_one_does_not() -> None:
     assert final["action"] == "FailIndex"
     ends = {ExitCode.USAGE, ExitCode.PARTIAL, ExitCode.CONFIGURATION, ExitCode.FAILED}
     assert set(final["onExitCodes"]["values"]) == ends
-    assert build()["CronJob"]["spec"]["concurrencyPolicy"] == "Forbid"
-
-
-def test_the_limits_fit_into_each_other() -> None:
-    """A shard may use its whole time more than once; on SIGTERM it has more than the jobs' grace."""
-    settings = understood(variables())
-    assert job()["activeDeadlineSeconds"] >= 2 * settings.limits.run
-    assert pod()["terminationGracePeriodSeconds"] >= settings.limits.grace + 60
-
-
-def test_pods_have_no_rights() -> None:
-    """Non-root, read-only root, no capabilities, no token, bounded memory and disk; nothing switches a node off."""
-    spec = pod()
-    container = without_rights(spec, {"/var/lib/mayfly", "/tmp"})
-    assert container["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
-    assert "Secret" not in build()
-    assert "MAYFLY_POWER_AFTER=nothing" in IMAGE.read_text("utf-8")
-
-
-def test_the_network_lets_nobody_in_and_no_shard_to_the_metadata_service() -> None:
-    """Egress has names, git, the web and the Grid."""
-    policy = build()["NetworkPolicy"]["spec"]
-    labels = job()["template"]["metadata"]["labels"]
-    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert "ingress" not in policy
-    assert policy["egress"][1]["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
+    assert manifests()["CronJob"]["spec"]["concurrencyPolicy"] == "Forbid"
 
 
 def test_the_grid_waits_as_long_as_the_shards() -> None:
@@ -128,9 +114,9 @@ def test_the_grid_waits_as_long_as_the_shards() -> None:
     assert scaled["maxReplicaCount"] == shards * int(environ["MAYFLY_BROWSER_SESSIONS"])
 
 
-def test_the_image_is_of_this_version_and_made_like_the_one_for_home() -> None:
-    """The tag is the version of the code; both images come from the same base and the same uv."""
-    assert pod()["containers"][0]["image"] == f"mayfly-fleet:{__version__}"
+def test_the_image_is_made_like_the_one_for_home() -> None:
+    """Both come from the same base and the same uv; this one switches nothing off."""
+    assert "MAYFLY_POWER_AFTER=nothing" in IMAGE.read_text("utf-8")
     own, home = (
         [line for line in file.read_text("utf-8").splitlines() if line.startswith("ARG ")]
         for file in (IMAGE, HOME_IMAGE)

@@ -5,7 +5,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -43,12 +42,11 @@ def test_the_dockerfile_names_the_locked_uv() -> None:
 
 @pytest.mark.long
 def test_it_serves_and_pulls_without_any_rights(
-    docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
+    docker_engine: DockerEngine, home_image: str, folder: Bucket
 ) -> None:
     """As nobody, on a read-only root, it reads the bucket, is healthy, exports metrics, pulls, and ends when told."""
     run = leave_run(folder.objects, STARTED).run
-    options = [*NO_RIGHTS, *with_bucket(tmp_path), "--env", "TZ=Asia/Tokyo"]
-    with running(docker_engine, home_image, *options) as (name, url):
+    with running(docker_engine, home_image, *options(folder)) as (name, url):
         wait_until(lambda: answers(f"{url}/healthz"), seconds=SECONDS, what="health")
         seen = (
             'mayfly_run_last_status{bucket="file:///bucket",schedule="main",status="succeeded"} 1.0'
@@ -68,32 +66,28 @@ def test_it_serves_and_pulls_without_any_rights(
 
 
 @pytest.mark.long
-def test_it_pulls_once_and_ends(
-    docker_engine: DockerEngine, home_image: str, folder: Bucket, tmp_path: Path
+def test_it_pulls_once_and_has_no_more_than_home_needs(
+    docker_engine: DockerEngine, home_image: str, folder: Bucket
 ) -> None:
-    """The same image pulls by itself, as the CronJob has it do."""
+    """As the CronJob has it pull; no AWS, no uv; it names its user, its command and its health."""
     run = leave_run(folder.objects, STARTED).run
-    options = [*NO_RIGHTS, *with_bucket(tmp_path), "--env", "TZ=Asia/Tokyo"]
-    pull = ("run", "--rm", "--network", "none", *options, home_image, "pull", "/data/scraped")
-    assert run in docker_engine.do(*pull, "--json")
-
-
-@pytest.mark.long
-def test_it_has_what_home_needs_and_no_more(docker_engine: DockerEngine, home_image: str) -> None:
-    """No AWS, no uv, no shell of its own as its command; it names its port, its user and its health."""
-    listing = ["run", "--rm", "--network", "none", "--entrypoint", "ls", home_image]
-    packages = docker_engine.do(*listing, "/opt/mayfly/lib/python3.11/site-packages")
-    assert not {"boto3", "botocore", "uv"} & set(packages.split())
-    assert {"consumer", "prometheus_client", "obstore"} <= set(packages.split())
+    alone = ("run", "--rm", "--network", "none")
+    pull = (*options(folder), home_image, "pull", "/data/scraped", "--json")
+    assert run in docker_engine.do(*alone, *pull)
+    packages = "/opt/mayfly/lib/python3.11/site-packages"
+    listed = docker_engine.do(*alone, "--entrypoint", "ls", home_image, packages).split()
+    assert not {"boto3", "botocore", "uv"} & set(listed)
+    assert {"consumer", "prometheus_client", "obstore"} <= set(listed)
     form = "{{.Config.User}} {{.Config.Entrypoint}} {{len .Config.Healthcheck.Test}}"
     assert docker_engine.do("inspect", "-f", form, home_image) == "10001:10001 [mayfly] 4\n"
 
 
-def with_bucket(folder: Path) -> list[str]:
-    """Return what gives a container the bucket of `folder`, to read."""
+def options(folder: Bucket) -> list[str]:
+    """Return what gives a container a bucket to read, and no rights."""
     return [
-        *("--volume", f"{folder / 'bucket'}:/bucket:ro"),
-        *("--env", "MAYFLY_STORE_URL=file:///bucket"),
+        *NO_RIGHTS,
+        *("--volume", f"{folder.root}:/bucket:ro"),
+        *("--env", "MAYFLY_STORE_URL=file:///bucket", "--env", "TZ=Asia/Tokyo"),
     ]
 
 

@@ -9,23 +9,48 @@ import yaml
 
 from agent import __version__
 from tests.deploy.operator_schema import SCHEMAS
-from tests.deploy.tools import KUBERNETES, MONITORING, accepts, validated, without_rights
+from tests.deploy.tools import (
+    KUBERNETES,
+    MONITORING,
+    accepts,
+    build,
+    only,
+    validated,
+    without_rights,
+)
 
 FOLDERS = ["base", "overlays/prometheus-operator", "overlays/pull-only", "example"]
 WORKLOADS = {"Deployment", "CronJob"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_kubernetes_accepts_the_manifests(folder: str, tmp_path: Path) -> None:
-    """They build, and have no key that Kubernetes does not know and no value that it does not take."""
-    own = [one for one in build(folder) if one["kind"] not in SCHEMAS]
-    done = validated(own, tmp_path)
+def test_the_manifests_are_sound(folder: str, tmp_path: Path) -> None:
+    """Kubernetes knows every key; no pod has a right, all are behind the policy, and no secret is made here."""
+    manifests = build(KUBERNETES / folder)
+    done = validated([one for one in manifests if one["kind"] not in SCHEMAS], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert all(one["kind"] != "Secret" for one in manifests)
+    # Out go names and HTTPS; what only pulls lets nobody in.
+    policy = only("NetworkPolicy", manifests)["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    ports = {
+        (port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]
+    }
+    assert ports == {("UDP", 53), ("TCP", 53), ("TCP", 443)}
+    assert ("ingress" in policy) == (folder != "overlays/pull-only")
+    templates = [template_of(one) for one in manifests if one["kind"] in WORKLOADS]
+    assert templates
+    for template in templates:
+        container = without_rights(template["spec"], {"/data", "/tmp"})
+        # The tag is the version of the code that the manifests came with, never `latest`.
+        assert folder == "example" or container["image"] == f"mayfly-home:{__version__}"
+        labels = template["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_a_misspelt_key_is_caught(tmp_path: Path) -> None:
     """The check is worth something."""
-    deployment = only("Deployment", build("base"))
+    deployment = only("Deployment", build(KUBERNETES / "base"))
     deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolicies"] = "Always"
     assert validated([deployment], tmp_path).returncode != 0
 
@@ -33,19 +58,16 @@ def test_a_misspelt_key_is_caught(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["overlays/prometheus-operator", "example"])
 def test_the_operator_accepts_its_resources(folder: str) -> None:
     """Monitor and rules have what the schema of the operator wants, and no other key."""
-    found = [one for one in build(folder) if one["kind"] in SCHEMAS]
-    assert sorted(one["kind"] for one in found) == [
-        "PrometheusRule",
-        "PrometheusRule",
-        "ServiceMonitor",
-    ]
+    found = [one for one in build(KUBERNETES / folder) if one["kind"] in SCHEMAS]
+    kinds = sorted(one["kind"] for one in found)
+    assert kinds == ["PrometheusRule", "PrometheusRule", "ServiceMonitor"]
     for one in found:
         jsonschema.validate(one, SCHEMAS[one["kind"]])
 
 
 def test_rules_are_the_same_with_and_without_the_operator(tmp_path: Path) -> None:
     """What the operator hands to Prometheus is what the rule files say."""
-    for one in build("overlays/prometheus-operator"):
+    for one in build(KUBERNETES / "overlays/prometheus-operator"):
         if one["kind"] == "PrometheusRule":
             name = {"mayfly": "mayfly.yml", "mayfly-limits": "limits.yml"}[one["metadata"]["name"]]
             source = yaml.safe_load((MONITORING / "rules" / name).read_text("utf-8"))
@@ -60,7 +82,7 @@ def test_rules_are_the_same_with_and_without_the_operator(tmp_path: Path) -> Non
 
 def test_the_monitor_finds_the_service() -> None:
     """Labels and port of monitor, service and pods belong together."""
-    manifests = build("overlays/prometheus-operator")
+    manifests = build(KUBERNETES / "overlays/prometheus-operator")
     monitor, service = only("ServiceMonitor", manifests), only("Service", manifests)
     deployment = only("Deployment", manifests)
     wanted = monitor["spec"]["selector"]["matchLabels"]
@@ -72,45 +94,13 @@ def test_the_monitor_finds_the_service() -> None:
     assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_pods_have_no_rights(folder: str) -> None:
-    """Non-root, read-only root, no capabilities, no token, bounded memory, and only the data and /tmp to write to."""
-    pods = [pod_of(one) for one in build(folder) if one["kind"] in WORKLOADS]
-    assert pods
-    for pod in pods:
-        without_rights(pod, {"/data", "/tmp"})
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_no_secret_is_in_the_manifests(folder: str) -> None:
-    """Keys come from a Secret that is not made here."""
-    assert all(one["kind"] != "Secret" for one in build(folder))
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_every_pod_is_behind_the_network_policy(folder: str) -> None:
-    """Out go names and HTTPS; what only pulls lets nobody in."""
-    manifests = build(folder)
-    policy = only("NetworkPolicy", manifests)["spec"]
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    ports = {
-        (port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]
-    }
-    assert ports == {("UDP", 53), ("TCP", 53), ("TCP", 443)}
-    assert ("ingress" in policy) == (folder != "overlays/pull-only")
-    for one in manifests:
-        if one["kind"] in WORKLOADS:
-            labels = template_of(one)["metadata"]["labels"]
-            assert policy["podSelector"]["matchLabels"].items() <= labels.items()
-
-
 def test_the_page_is_reached_through_the_ingress_and_by_that_name_only() -> None:
     """The controller may come in, its host is the one that the service answers to, and the port is the service's."""
-    manifests = build("example")
+    manifests = build(KUBERNETES / "example")
     (rule,) = only("Ingress", manifests)["spec"]["rules"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     service = only("Service", manifests)
-    container = pod_of(only("Deployment", manifests))["containers"][0]
+    container = template_of(only("Deployment", manifests))["spec"]["containers"][0]
     assert f"--allow-host={rule['host']}" in container["args"]
     assert backend["name"] == service["metadata"]["name"]
     assert backend["port"]["name"] == service["spec"]["ports"][0]["name"]
@@ -120,38 +110,20 @@ def test_the_page_is_reached_through_the_ingress_and_by_that_name_only() -> None
 
 
 def test_only_one_pod_writes_at_a_time() -> None:
-    """A new pod waits for the old one's end, and a pull for the pull before."""
-    assert only("Deployment", build("base"))["spec"]["strategy"] == {"type": "Recreate"}
-    assert only("CronJob", build("overlays/pull-only"))["spec"]["concurrencyPolicy"] == "Forbid"
-
-
-def test_pulling_only_runs_nothing_else() -> None:
-    """The overlay with the CronJob has neither a server nor a service."""
-    kinds = {one["kind"] for one in build("overlays/pull-only")}
-    assert kinds == {
-        "ServiceAccount",
-        "ConfigMap",
-        "PersistentVolumeClaim",
-        "CronJob",
-        "NetworkPolicy",
-    }
-
-
-def test_the_image_is_of_this_version() -> None:
-    """The tag is the version of the code that the manifests came with, never `latest`."""
-    for folder in ("base", "overlays/pull-only"):
-        for one in build(folder):
-            if one["kind"] in WORKLOADS:
-                image = pod_of(one)["containers"][0]["image"]
-                assert image == f"mayfly-home:{__version__}"
+    """A new pod waits for the old one's end, and a pull for the pull before; what only pulls has no server."""
+    base, pull = build(KUBERNETES / "base"), build(KUBERNETES / "overlays/pull-only")
+    assert only("Deployment", base)["spec"]["strategy"] == {"type": "Recreate"}
+    assert only("CronJob", pull)["spec"]["concurrencyPolicy"] == "Forbid"
+    kinds = {"ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "CronJob", "NetworkPolicy"}
+    assert {one["kind"] for one in pull} == kinds
 
 
 def test_the_example_changes_what_it_says() -> None:
     """Namespace, image, bucket, labels, a limit and an option: all of it arrives."""
-    manifests = build("example")
+    manifests = build(KUBERNETES / "example")
     assert all(one["metadata"]["namespace"] == "mayfly" for one in manifests)
     assert only("ConfigMap", manifests)["data"]["MAYFLY_STORE_URL"] == "s3://my-bucket/prod"
-    container = pod_of(only("Deployment", manifests))["containers"][0]
+    container = template_of(only("Deployment", manifests))["spec"]["containers"][0]
     assert container["image"].startswith("registry.example.org/")
     assert "--timezone=Asia/Tokyo" in container["args"]
     limits = [
@@ -163,27 +135,10 @@ def test_the_example_changes_what_it_says() -> None:
     assert limits[0]["spec"]["groups"][0]["rules"][-1]["labels"] == {"job_name": "shop-a"}
 
 
-def build(folder: str) -> list[dict[str, Any]]:
-    """Return the manifests of a folder."""
-    return list(yaml.safe_load_all(accepts("kubectl", "kustomize", KUBERNETES / folder)))
-
-
-def only(kind: str, manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the one resource of a kind."""
-    (found,) = [one for one in manifests if one["kind"] == kind]
-    return found
-
-
 def template_of(workload: dict[str, Any]) -> dict[str, Any]:
     """Return the pod template of a workload."""
     spec = workload["spec"]
     found: dict[str, Any] = (spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec)[
         "template"
     ]
-    return found
-
-
-def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
-    """Return the pod of a workload."""
-    found: dict[str, Any] = template_of(workload)["spec"]
     return found

@@ -9,11 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import NIGHTS, leave, pull_into
-from tests.deploy.tools import KUBERNETES, accepts, validated
+from tests.deploy.tools import KUBERNETES, build, validated
 from tests.parts.command import completed
 
 OVERLAY = KUBERNETES / "overlays" / "load"
@@ -88,7 +87,7 @@ def test_a_package_that_cannot_be_loaded_leaves_nothing_of_it(dest: tuple[Path, 
 
 def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
     """They build; the pod has no right, no network, and the program that the tests above ran."""
-    built = list(yaml.safe_load_all(accepts("kubectl", "kustomize", OVERLAY)))
+    built = build(OVERLAY)
     assert validated(built, tmp_path).returncode == 0
     manifests = {(one["kind"], one["metadata"]["name"]): one for one in built}
     (config,) = (

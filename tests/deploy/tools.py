@@ -29,6 +29,17 @@ def accepts(tool: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> str:
     return output_of([program(tool), *map(str, arguments)], at=cwd)
 
 
+def build(folder: Path) -> list[dict[str, Any]]:
+    """Return the manifests of a folder, as kubectl builds them."""
+    return list(yaml.safe_load_all(accepts("kubectl", "kustomize", folder)))
+
+
+def only(kind: str, manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the one resource of a kind."""
+    (found,) = [one for one in manifests if one["kind"] == kind]
+    return found
+
+
 def validated(
     manifests: Iterable[Mapping[str, Any]], folder: Path
 ) -> subprocess.CompletedProcess[str]:

@@ -45,18 +45,8 @@ def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
     hook["url"] = hook["url"].replace("http://apprise:8000", receiver)
     file = folder / "alertmanager.yml"
     file.write_text(yaml.safe_dump(config), "utf-8")
-    url = f"http://{LOOPBACK}:{free_port()}"
-    server = Program(
-        [
-            _alertmanager(),
-            f"--config.file={file}",
-            f"--storage.path={folder / 'data'}",
-            f"--web.listen-address={urlsplit(url).netloc}",
-            "--cluster.listen-address=",
-        ],
-        log=folder / "alertmanager.log",
-    )
-    with server.serving(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS):
+    data = f"--storage.path={folder / 'data'}"
+    with _served(_alertmanager(), file, data, "--cluster.listen-address=") as url:
         yield url
 
 
@@ -79,16 +69,17 @@ def prometheus(folder: Path, target: str, alerts_to: str) -> Iterator[str]:
     ]
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config), "utf-8")
+    with _served(program("prometheus"), file, f"--storage.tsdb.path={folder / 'data'}") as url:
+        yield url
+
+
+@contextmanager
+def _served(binary: str, config: Path, *options: str) -> Iterator[str]:
+    """Run a server by a configuration beside which its log is; yields its URL."""
     url = f"http://{LOOPBACK}:{free_port()}"
-    server = Program(
-        [
-            program("prometheus"),
-            f"--config.file={file}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address={urlsplit(url).netloc}",
-        ],
-        log=folder / "prometheus.log",
-    )
+    address = f"--web.listen-address={urlsplit(url).netloc}"
+    command = [binary, f"--config.file={config}", address, *options]
+    server = Program(command, log=config.with_suffix(".log"))
     with server.serving(lambda: answers(f"{url}/-/ready"), seconds=START_SECONDS):
         yield url
 
