@@ -17,7 +17,8 @@ from tests.parts.cache import cache_folder, one_at_a_time
 from tests.parts.docker_engine import DockerEngine
 
 REGISTRY = "mayfly.test"
-NAMED = re.compile(rf"{REGISTRY}/[a-z0-9._/-]+:[A-Za-z0-9._-]+")
+NAMED = re.compile(rf"{REGISTRY}/[a-z0-9._/-]+:[A-Za-z0-9._-]*[A-Za-z0-9]")
+"""Of an image that a text names; the point at the end of a sentence is no part of it."""
 
 WEBDRIVER = r"""#!/bin/sh
 read -r verb path _
