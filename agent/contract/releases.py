@@ -38,13 +38,11 @@ class Seen(Record):
 
 
 class TrialStage(OpenEnum):
-    """How far a run has come with a release on trial."""
+    """How far a run has come with a release on trial; an unknown stage does not count against the release."""
 
     INSTALLING = "installing"
     STARTED = "started"
-    ENDED = (
-        "ended"  # in order, whatever came of it; an unknown stage does not count against a release
-    )
+    ENDED = "ended"  # in order, whatever came of it
 
 
 class Trial(Record):

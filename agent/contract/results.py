@@ -21,7 +21,10 @@ _WORD = r"^[a-z][a-z0-9_]{0,31}$"
 
 
 class OpenEnum(StrEnum):
-    """An enum that is open: an unknown word of a newer writer keeps its text, and is treated as the last member."""
+    """An enum that is open: an unknown word of a newer writer keeps its text, and is treated as the last member.
+
+    A new member therefore goes before the last one.
+    """
 
     @property
     def known(self) -> Self:
