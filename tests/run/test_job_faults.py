@@ -26,6 +26,7 @@ ENDS: dict[str, tuple[str | list[str], dict[str, object]]] = {
     "too-little": (WRITES.format(text="x", name="x"), {"expect": {"min_bytes": "1KiB"}}),
     "greedy": (["python3", "-c", "x = bytearray(300 * 2**20)"], {"memory": "100MiB"}),
     "modest": (["python3", "-c", "x = bytearray(30 * 2**20)"], {"memory": "100MiB"}),
+    "limited-at-once": ("ulimit -d > $MAYFLY_OUTPUT_DIR/limit", {"memory": "100MiB"}),
 }
 
 
@@ -48,13 +49,15 @@ def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> Non
         "too-little": ("empty", "expectation", 1),
         "greedy": ("failed", "out_of_memory", 1),
         "modest": ("succeeded", None, 1),
+        "limited-at-once": ("succeeded", None, 1),
     }
     assert run.job("fails")["message"] == "exit code 3: no such luck"
     assert run.job("fails")["attempts"][0]["exit_code"] == 3
     assert run.job("killed")["attempts"][0]["signal"] == 11
     assert "could not be started" in run.job("cannot-start")["message"]
     assert "expected at least 1" in run.job("empty")["message"]
-    assert run.results == {"fails/half", "too-little/x", "asks-again/n"}
+    assert run.results == {"fails/half", "too-little/x", "asks-again/n", "limited-at-once/limit"}
+    assert run.files["limited-at-once/limit"] == b"102400\n", "KiB, before its first instruction"
     assert run.printed("fails") == b"no such luck\n"
 
 

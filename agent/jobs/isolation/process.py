@@ -32,7 +32,7 @@ class ProcessIsolation:
     @asynccontextmanager
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Start a program; leaving the context kills all that it started."""
-        command = (resolve(launch), *launch.command[1:])
+        command = (*_memory_limit(launch), resolve(launch), *launch.command[1:])
         async with (
             output_pipe() as (output, writing),
             processes.started(
@@ -92,14 +92,28 @@ def resolve(launch: Launch) -> str:
     return found
 
 
+def _memory_limit(launch: Launch) -> tuple[str, ...]:
+    """Return the command that runs a program under its memory limit from its first instruction.
+
+    A program that has started may have more already, and keep it: a busy agent comes late.
+
+    Raises:
+        OSError: There is no `prlimit`.
+    """
+    if launch.memory is None or sys.platform != "linux":
+        return ()
+    prlimit = shutil.which("prlimit")
+    if prlimit is None:
+        raise OSError('a limit on memory needs the program "prlimit"; install util-linux')
+    # Private writable memory, each process for itself; address space would punish mere reservations.
+    return (prlimit, f"--data={launch.memory}", "--")
+
+
 def _limit(pid: int, launch: Launch) -> None:
-    """Set the kernel's limits on a program that has just started."""
+    """Set the limits that hold for whatever a program does after this, on one that has just started."""
     if sys.platform != "linux":
         return
     with suppress(ProcessLookupError, PermissionError):  # it may be over already
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-        if launch.memory is not None:
-            # Private writable memory, each process for itself; address space would punish mere reservations.
-            resource.prlimit(pid, resource.RLIMIT_DATA, (launch.memory, launch.memory))
         if launch.file is not None:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (launch.file, launch.file))
