@@ -1,5 +1,6 @@
 """Installs a fetched release: its files, its environment, its marker, in this order."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -42,9 +43,9 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
     await _export(context, mirror, marker.commit, root)
     with refusing("content"):
         # Before the environment, which takes longest.
-        jobs = read_jobs(root / TREE, context.checks)
+        jobs = await asyncio.to_thread(read_jobs, root / TREE, context.checks)
     with refusing("install"):
-        dependencies = needed(root / TREE, jobs, context.checks.jobs)
+        dependencies = await asyncio.to_thread(needed, root / TREE, jobs, context.checks.jobs)
         refuse_unpinned(dependencies, signed=context.settings.allowed_signers is not None)
     if dependencies is not None:
         track = Track(context.settings.track or TRACK)
@@ -55,7 +56,7 @@ async def install(context: ReleaseContext, mirror: Mirror, marker: Marker) -> In
             )
     marker = marker.model_copy(update={"environment": dependencies is not None})
     with refusing("content"):
-        release = load(root, marker, context.checks)
+        release = await asyncio.to_thread(load, root, marker, context.checks)
     await seal(root)
     await _to_disk(root)
     write_marker(root, marker)

@@ -346,7 +346,7 @@ class Attempt:
         if named != marker:
             write_marker(root, named)
         with refusing("content"):
-            release = load(root, named, self.context.checks)
+            release = await asyncio.to_thread(load, root, named, self.context.checks)
         return await self._verified(release)
 
     async def _bring(self, wanted: Wanted, until: float) -> Installed:
@@ -477,7 +477,7 @@ class Attempt:
         Raises:
             ReleaseError: It may not, or is damaged.
         """
-        release = on_disk(self._store, commit, self.context.checks)
+        release = await asyncio.to_thread(on_disk, self._store, commit, self.context.checks)
         if self.trust.problem() is not None and release.marker.verified_by is not None:
             return release
         if self.trust.signers is not None:
@@ -501,7 +501,7 @@ class Attempt:
             return
         has_other = self._has_other(release.commit)
         if self._has_fallback(release.commit) and self._pin is None:
-            self._refuse_lost_jobs(release)
+            await asyncio.to_thread(self._refuse_lost_jobs, release)
             await self._have_image(release)
         _, died = self._cut_off(release.commit)
         if died >= MAX_STARTS and has_other:

@@ -1,5 +1,6 @@
 """Which release runs today: the newest, if it is verified, installed and checked; the last good one; the image's."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -54,7 +55,7 @@ async def obtain(context: ReleaseContext) -> Obtained:
         return await _stand_in(attempt, attempt.why or error)
     if attempt.why is None:
         attempt.stays_last_good(release)
-    return _obtained(attempt, release, attempt.why)
+    return await _obtained(attempt, release, attempt.why)
 
 
 async def stand_in_for(commit: str, context: ReleaseContext) -> Installed | None:
@@ -70,7 +71,7 @@ async def _stand_in(attempt: Attempt, why: ReleaseError) -> Obtained:
     release, reasons = await _other(attempt)
     if release is not None:
         attempt.on_trial = False
-        return _obtained(attempt, release, why)
+        return await _obtained(attempt, release, why)
     attempt.memory.contact(stale_since=_stale_since(attempt))
     all_reasons = [f"{each.ref} was rejected ({each.reason})" for each in attempt.refused]
     all_reasons = all_reasons or [f"{attempt.wanted}: {why}"]
@@ -116,7 +117,7 @@ async def _other(
     return None, reasons
 
 
-def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) -> Obtained:
+async def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) -> Obtained:
     """Return the release that runs; `why` says why it is not the newest."""
     stale = None if why is None else _stale(attempt, release, why)
     attempt.memory.contact(stale_since=stale.since if stale else None)
@@ -136,7 +137,9 @@ def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | None) ->
         stale=stale,
         refused=tuple(refused),
     )
-    notes = advice(release.tree, release.jobs, attempt.context.settings.jobs)
+    notes = await asyncio.to_thread(
+        advice, release.tree, release.jobs, attempt.context.settings.jobs
+    )
     return Obtained(release, stale, (*attempt.warnings, *notes), attempt.on_trial, record)
 
 

@@ -60,7 +60,7 @@ async def _unused_images(context: ReleaseContext) -> None:
     images = context.memory.images
     if context.browser is None or not images:
         return
-    used = {context.browser.image, *_pins(context)}
+    used = {context.browser.image, *await asyncio.to_thread(_pins, context)}
     gone = await remove_images([image for image in images if image not in used], context.environ)
     if gone:
         context.log.info("tidy.images_removed", images=gone)

@@ -123,7 +123,7 @@ class _Run:
         self._log.info("run.started", agent=__version__, deadline=deadline)
         self._background.claim(self._delivery.begin)
         self._background.settled.add_done_callback(self._claimed)
-        await self._browser.guess(self._update.last_jobs())
+        await self._browser.guess(await asyncio.to_thread(self._update.last_jobs))
 
     def _claimed(self, _: object) -> None:
         """Ping the watchdog's start once the run works for its batch: a run that stands back pings no end."""
