@@ -276,10 +276,18 @@ async def test_a_machine_without_systemd_is_not_the_releases_fault(tmp_path: Pat
     assert not_started(caught.value) is JobCause.ERROR
 
 
+LARGE = """
+import os, resource, time
+# This limit is set once the program has started: nobody writes a file that is too large in the moment before.
+while resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY:
+    time.sleep(0.01)
+open(os.environ["MAYFLY_OUTPUT_DIR"] + "/x", "wb").write(bytes(3_000_000))
+"""
+
+
 def test_a_file_beyond_the_limit_is_out_of_disk(bench: Bench, bucket: Bucket) -> None:
     """As a plain process, too; what was written up to the limit is delivered all the same."""
-    write = "import os; open(os.environ['MAYFLY_OUTPUT_DIR'] + '/x', 'wb').write(bytes(3000000))"
-    bench.release("v1", job("large", ["python3", "-c", write]))
+    bench.release("v1", job("large", ["python3", "-c", LARGE]))
     run = bucket.run(bench.run(limits__file="1MiB", limits__isolation="process").run_id)
     told = run.job("large")
     assert (told["status"], told["cause"]) == ("failed", "out_of_disk")
