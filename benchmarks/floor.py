@@ -1,13 +1,14 @@
 """What each step of a transfer takes alone, in Python: `floor.py STEP REPORT FOLDER URLS`; the report is JSON.
 
-STEP is `hash`, `hash2` (two threads), `write`, `read` or `send`. `URLS` is JSON: a signed URL and a size in bytes for
-each file. The report has `wall` and `cpu` in seconds, without Python's start. `read` and `send` do as little as a
-client can: connections that stay open, one buffer for each, no check of what comes. `write` stores and syncs as a pull
-does.
+STEP is `hash`, `hash2` (two threads), `write`, `read`, `send`, `get` or `put`. `URLS` is JSON: a signed URL and a size
+in bytes for each file. The report has `wall` and `cpu` in seconds, without Python's start. `read` and `send` do as
+little as a client can: connections that stay open, one buffer for each, no check of what comes. `get` and `put` do the
+same with Mayfly's client, obstore, in threads, as Mayfly does. `write` stores and syncs as a pull does.
 """
 
 import fcntl
 import hashlib
+import importlib
 import json
 import mmap
 import os
@@ -20,8 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import S3Store
 
 T = TypeVar("T")
 PART = 10 * 1024**2
@@ -113,6 +118,52 @@ def sending(pieces: Sequence[Piece]) -> None:
     _workers(work, pieces)
 
 
+def getting(pieces: Sequence[Piece]) -> None:
+    """Read all of them with Mayfly's client."""
+    import obstore  # noqa: PLC0415 -- `main` has loaded it before the clock runs
+
+    store = _client(pieces)
+
+    def one(piece: Piece) -> None:
+        whole = piece.bytes <= SMALL
+        part: GetOptions = {} if whole else {"range": (piece.start, piece.start + piece.bytes)}
+        answer = obstore.get(store, _key_of(piece), options=part)
+        deque([answer.bytes()] if whole else answer.stream(min_chunk_size=FRAME), maxlen=0)
+
+    _in_threads(one, pieces, _at_once(pieces))
+
+
+def putting(pieces: Sequence[Piece]) -> None:
+    """Send as many bytes with Mayfly's client, each piece as an object."""
+    import obstore  # noqa: PLC0415
+
+    store, content = _client(pieces), bytes(max(piece.bytes for piece in pieces))
+
+    def one(piece: Piece) -> None:
+        obstore.put(store, _key_of(piece), content[: piece.bytes], use_multipart=False)
+
+    _in_threads(one, pieces, _at_once(pieces))
+
+
+def _client(pieces: Sequence[Piece]) -> "S3Store":
+    from obstore.store import S3Store  # noqa: PLC0415
+
+    url = urlsplit(pieces[0].url)
+    return S3Store(
+        url.path.split("/")[1],
+        endpoint=f"{url.scheme}://{url.netloc}",
+        region="us-east-1",
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+        access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
+        secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def _key_of(piece: Piece) -> str:
+    return unquote(urlsplit(piece.url).path.split("/", maxsplit=2)[2])
+
+
 def _connected(pieces: Sequence[Piece]) -> socket.socket:
     url = urlsplit(pieces[0].url)
     connection = socket.create_connection((url.hostname, url.port), timeout=60)
@@ -142,9 +193,12 @@ def _next(left: "deque[Piece]") -> Piece | None:
 
 
 def _workers(work: "Callable[[deque[Piece]], None]", pieces: Sequence[Piece]) -> None:
-    left = deque(pieces)
-    count = LARGE_AT_ONCE if max(piece.bytes for piece in pieces) > SMALL else SMALL_AT_ONCE
+    left, count = deque(pieces), _at_once(pieces)
     _in_threads(work, [left] * count, count)
+
+
+def _at_once(pieces: Sequence[Piece]) -> int:
+    return LARGE_AT_ONCE if max(piece.bytes for piece in pieces) > SMALL else SMALL_AT_ONCE
 
 
 def _in_threads(work: Callable[[T], None], items: Iterable[T], threads: int) -> None:
@@ -166,7 +220,11 @@ def main(step: str, report: Path, folder: Path, urls: Path) -> None:
         "write": lambda: writing(pieces, folder),
         "read": lambda: reading(pieces),
         "send": lambda: sending([Piece(n, url, 0, size) for n, (url, size) in enumerate(files)]),
+        "get": lambda: getting(pieces),
+        "put": lambda: putting([Piece(n, url, 0, size) for n, (url, size) in enumerate(files)]),
     }
+    if step in {"get", "put"}:
+        importlib.import_module("obstore.store")  # it is there already when a run comes to this
     began, used = time.monotonic(), time.process_time()
     steps[step]()
     told = {"wall": time.monotonic() - began, "cpu": time.process_time() - used}

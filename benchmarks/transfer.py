@@ -95,8 +95,17 @@ START, READ, SEND = (
     "read, and nothing else",
     "send, and nothing else",
 )
+GET, PUT = "read by the client, and nothing else", "send by the client, and nothing else"
 HASH, HASH_TWO, WRITE = "SHA-256", "SHA-256, two threads", "write and sync, and nothing else"
-STEPS = {READ: "read", SEND: "send", HASH: "hash", HASH_TWO: "hash2", WRITE: "write"}
+STEPS = {
+    READ: "read",
+    GET: "get",
+    SEND: "send",
+    PUT: "put",
+    HASH: "hash",
+    HASH_TWO: "hash2",
+    WRITE: "write",
+}
 LIMITS = (START, *STEPS)
 IMPORTS = (
     "import consumer.cli.pull, consumer.bucket, consumer.follow, consumer.store, agent.config.locate, "
@@ -163,7 +172,8 @@ def _notes() -> tuple[str, ...]:
             "([`floor.py`](../benchmarks/floor.py)), in the same rounds. The floor is the start, and then the longest "
             "of the steps or, where that is longer, the processor time of all of them and of the server, spread evenly "
             "over the cores: all steps at once, none of which waits for another. A file is read in ranges of 10 MiB "
-            "and sent in one request, four at once; of small ones sixteen."
+            "and sent in one request, four at once; of small ones sixteen. `by the client` is the same work done by "
+            "obstore, Mayfly's client, instead of plain sockets."
         ),
     )
 
@@ -243,8 +253,10 @@ class _Carrier:
         """Let everybody send it, each time under a new prefix."""
         names = self._peers.uploads(Path(), self._endpoint, "")
         turns: dict[str, Callable[[], Iterable[Sample]]] = {AGENT: self._hand_over}
-        if self._limited:
-            turns["limits"] = lambda: self._alone((SEND,), self._urls("put_object", self._prefix()))
+        if self._load.name in UP_AIMS and self._limited:
+            turns["limits"] = lambda: self._alone(
+                (SEND, PUT), self._urls("put_object", self._prefix())
+            )
         return in_turn(turns | {name: self._sender(name) for name in self._who(names)}, rounds)
 
     def down(self, rounds: int) -> Iterable[Sample]:
@@ -256,7 +268,7 @@ class _Carrier:
         turns: dict[str, Callable[[], Iterable[Sample]]] = {PULL: self._pull}
         if self._limited:
             urls = self._urls("get_object", f"{prefix}/files")
-            turns["limits"] = lambda: self._alone((READ, HASH, HASH_TWO, WRITE), urls)
+            turns["limits"] = lambda: self._alone((READ, GET, HASH, HASH_TWO, WRITE), urls)
         fetchers = {name: self._fetcher(name, prefix) for name in self._who(names)}
         return in_turn(turns | fetchers, rounds)
 
@@ -444,9 +456,11 @@ def _floor(case: Case, limits: Case, who: str, steps: Sequence[str], against: st
     floor = start + rest
     each = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in alone.items())
     first = f"{START} {start:.2f} s, then the longest of: " if start else "the longest of: "
+    client = limits.median(GET if who == PULL else PUT, "wall")
     return (
         f"Floor {floor / theirs:.2f} x: {floor:.2f} s of {who}'s {ours:.2f} s ({first}{each}, "
-        f"{used:.2f} s of processor time, the server's with it, on {cores} cores)."
+        f"{used:.2f} s of processor time, the server's with it, on {cores} cores). "
+        f"The client alone, after its start: {client:.2f} s."
     )
 
 
