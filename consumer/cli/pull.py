@@ -141,6 +141,7 @@ def pull(
                 watcher,
                 hook=hook,
                 lock_seconds=lock_timeout,
+                stopped=done,
             )
             if watch is None:
                 work, stopped = once(bucket, history, pulls, done), ExitCode.INTERRUPTED

@@ -114,15 +114,19 @@ class Report:
         events: In the order in which they happened.
         unreachable: Why the bucket could not be read; empty when it could.
         waiting: Batches that the next pull has to look at whether they have news or not.
+        stopped: Whether it was stopped before its end.
     """
 
     events: tuple[Event, ...] = ()
     unreachable: str = ""
     waiting: frozenset[Batch] = field(default_factory=frozenset)
+    stopped: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
         """The exit code; what is worst comes first."""
+        if self.stopped:
+            return ExitCode.INTERRUPTED
         if self.unreachable or any(isinstance(one, Delayed) and one.store for one in self.events):
             return ExitCode.NOT_DELIVERED
         return ExitCode.PARTIAL if any(map(is_problem, self.events)) else ExitCode.DONE
@@ -181,6 +185,7 @@ def summary_line(report: Report) -> str:
         else "nothing new",
         f"{_count(failed, 'job')} failed and had nothing" if failed else "",
         _count(problems, "problem") if problems > 0 else "",
+        "stopped before its end" if report.stopped else "",
     ]
     return ", ".join(filter(None, parts))
 

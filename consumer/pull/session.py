@@ -70,6 +70,7 @@ async def pull(
     hook: Hook | None = None,
     batches: Collection[Id] | None = None,
     lock_seconds: float = LOCK_SECONDS,
+    stopped: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Bring a folder up to date with what is known of a bucket; the caller polls.
 
@@ -83,6 +84,7 @@ async def pull(
         batches: Those to look at: of the last poll, and what the last report says that waits. None looks at all,
             and tells again what was told before.
         lock_seconds: How long to wait for another pull that works on the folder.
+        stopped: Is told what came of a pull that is cancelled.
 
     Raises:
         UnknownError: A job or a run is wanted that nobody knows (only when all is looked at).
@@ -102,7 +104,11 @@ async def pull(
             )
             if problem:
                 session.tell(Note(problem, fault=True))
-            return await session.pull(batches)
+            try:
+                return await session.pull(batches)
+            except asyncio.CancelledError:
+                stopped(Report(tuple(session.events), stopped=True))
+                raise
 
 
 class _RejectedError(Exception):
@@ -362,11 +368,15 @@ class _Session:
         self.destination.install(*item.key)
         path = str(self.destination.folder_of(*item.key))
         changes = ""
-        # Of years that come home at once, the last alone is news; a hook hears of each.
-        if self.hook is not None or item.run == self.newest[item.job]:
-            changes = await asyncio.to_thread(self._changes, item)
-        self.tell(Installed(item.run, item.job, path, item.files, item.bytes, item.status, changes))
-        self._try_to(self._point, item.job)
+        try:
+            # Of years that come home at once, the last alone is news; a hook hears of each.
+            if self.hook is not None or item.run == self.newest[item.job]:
+                changes = await asyncio.to_thread(self._changes, item)
+        finally:  # a stop as well: whoever looks into the folder sees the job
+            self.tell(
+                Installed(item.run, item.job, path, item.files, item.bytes, item.status, changes)
+            )
+            self._try_to(self._point, item.job)
         await self._call_hook(item, changes)
         self._try_to(self._prune, item.job)
 

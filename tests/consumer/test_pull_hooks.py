@@ -132,6 +132,8 @@ def test_a_stopped_pull_ends_its_hook_and_owes_it(
         wait_until(lambda: calls(tmp_path), what="the hook")
         process.send_signal(number)
         assert process.wait(60) == 7
+    told = json.loads((tmp_path / "log").read_text())
+    assert (told["exit_code"], [row["run"] for row in told["installed"]]) == (7, [run])
     wait_for_end(int(calls(tmp_path)[0]))
     again = pull_into(dest, folder, "--exec", "true", "--job", "quotes")
     assert (again.code, again.rows("hooks")) == (0, [(run, "quotes")])

@@ -151,14 +151,17 @@ def test_a_killed_pull_goes_on_where_it_was(
 def test_an_interrupted_pull_says_so_and_keeps_what_it_has(
     distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM in the middle of a download ends it at once, with exit code 7."""
-    leave(distant, NIGHTS[0], {"quotes": MANY})
+    """SIGTERM in the middle of a download ends it at once, with exit code 7, and with a report of what has come."""
+    come = leave(distant, NIGHTS[0], SMALL)
+    leave(distant, NIGHTS[1], {"quotes": MANY})
     s3_proxy.inject(BlackHole(), method="GET", path="/quotes/files/047.bin")
     with pulling(dest, distant.environ, log=tmp_path / "log") as process:
-        wait_until(lambda: len(staged(dest)) > 2, what="files")
+        wait_until(lambda: len(staged(dest)) > 10, what="files of the second run")
         process.terminate()
         assert process.wait(60) == 7
-    assert installed(dest) == []
+    told = json.loads((tmp_path / "log").read_text())
+    assert (told["exit_code"], [row["run"] for row in told["installed"]]) == (7, [come])
+    assert installed(dest) == [(come, "quotes")]
     assert "Traceback" not in (tmp_path / "log.err").read_text()
     s3_proxy.heal()
     assert pull_into(dest, distant).code == 0
@@ -221,11 +224,7 @@ def test_a_watch_outlives_a_store_that_goes_away(
         wait_until(lambda: len(log.read_text().splitlines()) >= 2, what="a complaint")
         assert len(installed(dest)) == 1
         s3_proxy.heal()
-        # A job is visible before its pull is told of, which a signal would keep from it.
-        wait_until(
-            lambda: log.read_text().count(NIGHTS[1].strftime("%Y%m%dT")) > 0,
-            what="the second run",
-        )
+        wait_until(lambda: len(installed(dest)) == 2, what="the second run")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
