@@ -96,7 +96,7 @@ services:
     image: {busybox}
     init: false
     stop_signal: SIGUSR1
-    command: ["sh", "-c", "echo process $$$$; trap 'echo asked; exit 0' USR1; while true; do sleep 0.1; done"]
+    command: ["sh", "-c", "trap 'echo asked; exit 0' USR1; echo process $$$$; while true; do sleep 0.1; done"]
 """
     compose_yard.release("v1", JOB, {"compose.yml": stack})
     with compose_yard.running() as process:
