@@ -8,7 +8,6 @@ same with Mayfly's client, obstore, in threads, as Mayfly does. `write` stores a
 
 import fcntl
 import hashlib
-import importlib
 import json
 import mmap
 import os
@@ -21,12 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-if TYPE_CHECKING:
-    from obstore import GetOptions
-    from obstore.store import S3Store
+import obstore
+from obstore.store import S3Store
 
 T = TypeVar("T")
 PART = 10 * 1024**2
@@ -120,14 +118,12 @@ def sending(pieces: Sequence[Piece]) -> None:
 
 def getting(pieces: Sequence[Piece]) -> None:
     """Read all of them with Mayfly's client."""
-    import obstore  # noqa: PLC0415 -- `main` has loaded it before the clock runs
-
     store = _client(pieces)
 
     def one(piece: Piece) -> None:
         whole = piece.bytes <= SMALL
-        part: GetOptions = {} if whole else {"range": (piece.start, piece.start + piece.bytes)}
-        answer = obstore.get(store, _key_of(piece), options=part)
+        part = (piece.start, piece.start + piece.bytes)
+        answer = obstore.get(store, _key_of(piece), options=None if whole else {"range": part})
         deque([answer.bytes()] if whole else answer.stream(min_chunk_size=FRAME), maxlen=0)
 
     _in_threads(one, pieces, _at_once(pieces))
@@ -135,8 +131,6 @@ def getting(pieces: Sequence[Piece]) -> None:
 
 def putting(pieces: Sequence[Piece]) -> None:
     """Send as many bytes with Mayfly's client, each piece as an object."""
-    import obstore  # noqa: PLC0415
-
     store, content = _client(pieces), bytes(max(piece.bytes for piece in pieces))
 
     def one(piece: Piece) -> None:
@@ -145,9 +139,7 @@ def putting(pieces: Sequence[Piece]) -> None:
     _in_threads(one, pieces, _at_once(pieces))
 
 
-def _client(pieces: Sequence[Piece]) -> "S3Store":
-    from obstore.store import S3Store  # noqa: PLC0415
-
+def _client(pieces: Sequence[Piece]) -> S3Store:
     url = urlsplit(pieces[0].url)
     return S3Store(
         url.path.split("/")[1],
@@ -223,8 +215,6 @@ def main(step: str, report: Path, folder: Path, urls: Path) -> None:
         "get": lambda: getting(pieces),
         "put": lambda: putting([Piece(n, url, 0, size) for n, (url, size) in enumerate(files)]),
     }
-    if step in {"get", "put"}:
-        importlib.import_module("obstore.store")  # it is there already when a run comes to this
     began, used = time.monotonic(), time.process_time()
     steps[step]()
     told = {"wall": time.monotonic() - began, "cpu": time.process_time() - used}

@@ -178,11 +178,12 @@ def summary_line(report: Report) -> str:
     installed = [one for one in report.events if isinstance(one, Installed)]
     failed = len({one.job for one in report.events if isinstance(one, Failed)})
     problems = sum(map(is_problem, report.events)) - failed
+    nothing = "" if report.stopped else "nothing new"
     parts = [
         f"{_count(len(installed), 'job')}, {_count(sum(one.files for one in installed), 'file')}, "
         f"{show_size(sum(one.bytes for one in installed))}"
         if installed
-        else "nothing new",
+        else nothing,
         f"{_count(failed, 'job')} failed and had nothing" if failed else "",
         _count(problems, "problem") if problems > 0 else "",
         "stopped before its end" if report.stopped else "",

@@ -97,18 +97,20 @@ async def pull(
         text = f"another pull (process {holder}) works on {destination.path}; waiting {lock_seconds:g} s"
         watcher.told(Note(text))
 
-    async with destination.locked(lock_seconds, waiting):
-        with State.open(destination.own_file(NAME)) as (state, problem):
-            session = _Session(
-                bucket, store, destination, state, wish, watcher, hook, datetime.now(UTC)
-            )
-            if problem:
-                session.tell(Note(problem, fault=True))
-            try:
+    events: list[Event] = []
+    try:
+        async with destination.locked(lock_seconds, waiting):
+            with State.open(destination.own_file(NAME)) as (state, problem):
+                now = datetime.now(UTC)
+                session = _Session(
+                    bucket, store, destination, state, wish, watcher, hook, now, events
+                )
+                if problem:
+                    session.tell(Note(problem, fault=True))
                 return await session.pull(batches)
-            except asyncio.CancelledError:
-                stopped(Report(tuple(session.events), stopped=True))
-                raise
+    except asyncio.CancelledError:
+        stopped(Report(tuple(events), stopped=True))
+        raise
 
 
 class _RejectedError(Exception):
@@ -140,7 +142,7 @@ class _Session:
     watcher: Watcher
     hook: Hook | None
     now: datetime
-    events: list[Event] = field(default_factory=list)
+    events: list[Event]
     waiting: set[Id] = field(default_factory=set)
     called: set[Key] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)

@@ -51,6 +51,9 @@ async def once(bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done) -> 
             pass
     except StoreError as error:
         report = Report(unreachable=error.with_remedy)
+    except asyncio.CancelledError:
+        done(Report(stopped=True))
+        raise
     else:
         report = _with_failures(await pull(batches=None), found)
     done(report)

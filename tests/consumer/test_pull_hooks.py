@@ -123,13 +123,20 @@ def test_a_hook_leaves_nothing_behind(
 def test_a_stopped_pull_ends_its_hook_and_owes_it(
     folder: Bucket, dest: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A signal ends the hook, the exit code says so, and the next pull calls it again."""
+    """A signal ends the hook, the exit code says so, and the next pull calls it again; who waits has a report, too."""
     run = leave(folder, jobs=SMALL)
     command = f'echo $$ >> "{tmp_path}/calls"; exec sleep 600'
     with pulling(
         dest, folder.environ, "--exec", command, "--job", "quotes", log=tmp_path / "log"
     ) as process:
         wait_until(lambda: calls(tmp_path), what="the hook")
+        waits, said = tmp_path / "waits", tmp_path / "waits.err"
+        with pulling(dest, folder.environ, log=waits) as other:
+            wait_until(lambda: "another pull" in said.read_text(), what="the other pull to wait")
+            other.send_signal(number)
+            assert other.wait(60) == 7
+        told = json.loads(waits.read_text())
+        assert (told["exit_code"], told["installed"]) == (7, [])
         process.send_signal(number)
         assert process.wait(60) == 7
     told = json.loads((tmp_path / "log").read_text())

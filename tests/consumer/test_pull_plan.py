@@ -191,6 +191,9 @@ def test_the_last_line_says_what_came_and_what_did_not(
 ) -> None:
     """In plain words."""
     assert summary_line(Report(events)) == line
+    so_far = line.removeprefix("nothing new").removeprefix(", ")  # what a stopped pull cannot know
+    told = ", ".join(filter(None, (so_far, "stopped before its end")))
+    assert summary_line(Report(events, stopped=True)) == told
 
 
 @given(text=st.text(max_size=40))
