@@ -15,7 +15,7 @@ from agent.batch.follow import LOOK_BACK
 from agent.batch.log import GETS_AT_ONCE, LogReader, Source
 from agent.batch.named import CLOCKS, Search
 from agent.contract.entries import MOST_BYTES, Entry, Object, Output, read_entry
-from agent.contract.ids import Batch, run_started
+from agent.contract.ids import Batch, Shard, run_started
 from agent.contract.layout import (
     INDEX,
     STATE,
@@ -242,7 +242,7 @@ class History:
         return entry if isinstance(entry, Entry) else None
 
 
-def _same_part(shard: tuple[str, int, int] | None, own: tuple[str, int, int] | None) -> bool:
+def _same_part(shard: Shard | None, own: Shard | None) -> bool:
     return shard == own if shard is None or own is None else shard[1:] == own[1:]
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from agent.base.errors import ShardError
 from agent.batch.slots import parse_slot
-from agent.contract.ids import GROUP, MOST_SHARDS, Batch
+from agent.contract.ids import GROUP, MOST_SHARDS, Batch, Shard
 
 GROUP_VARIABLE = "MAYFLY_GROUP"
 COUNT_VARIABLE = "MAYFLY_SHARDS"
@@ -25,26 +25,6 @@ COUNT_TAG = "mayfly-shards"
 
 _FLAG = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Which part of which batch a run is.
-
-    Attributes:
-        group: What the shards of one batch have in common.
-        shard: This one, from 0.
-        shards: How many there are.
-    """
-
-    group: str
-    shard: int = 0
-    shards: int = 1
-
-    @property
-    def label(self) -> str:
-        """The shard as a person counts, as in `--shard`."""
-        return f"{self.shard + 1}/{self.shards}"
 
 
 @dataclass(frozen=True, slots=True)

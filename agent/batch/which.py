@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.contract.entries import Began
-from agent.contract.ids import Batch
+from agent.contract.ids import Batch, Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Purpose:
     Attributes:
         schedule: The name of the schedule, below which its batches are.
         slot: The scheduled time; None for a run that no scheduler started.
-        shard: Group, shard (from 0) and number of shards; None for a run that does the whole.
+        shard: The part that it does; None for a run that does the whole.
         retried: Whether an engine, or a person who does its work, named the group: it starts what is lost again, and a
             claim would be in its way. The machines of a fleet, whose group is the slot, claim their shard.
         by_name: Whether a person named the jobs: then each is done, also what was done before.
@@ -22,7 +22,7 @@ class Purpose:
 
     schedule: str = "main"
     slot: datetime | None = None
-    shard: tuple[str, int, int] | None = None
+    shard: Shard | None = None
     retried: bool = False
     by_name: bool = False
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 MOST_SHARDS = 100_000
 """Completions of an Indexed Job that Kubernetes accepts; AWS Batch ends at 10,000."""
@@ -25,6 +25,20 @@ _SHARD = rf"({GROUP})\.(0|[1-9][0-9]{{0,4}})-of-([1-9][0-9]{{0,5}})"
 BATCH = rf"(?:{RUN}|{_SLOT}|{GROUP}\.[0-9]{{1,5}}-of-[0-9]{{1,6}})"
 
 _SECONDS = "%Y%m%dT%H%M%SZ"
+
+
+class Shard(NamedTuple):
+    """A part of a batch.
+
+    Attributes:
+        group: What the shards of one batch have in common.
+        shard: This one, from 0.
+        shards: How many there are.
+    """
+
+    group: str
+    shard: int
+    shards: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +74,13 @@ class Batch:
         return _time(self.name) if re.fullmatch(_SLOT, self.name) else None
 
     @property
-    def shard(self) -> tuple[str, int, int] | None:
-        """The group, the shard (from 0) and the number of shards; None for a batch of another kind."""
+    def shard(self) -> Shard | None:
+        """The shard that it is; None for a batch of another kind."""
         match = re.fullmatch(_SHARD, self.name)
         if match is None:
             return None
         shard, shards = int(match[2]), int(match[3])
-        return (match[1], shard, shards) if shard < shards <= MOST_SHARDS else None
+        return Shard(match[1], shard, shards) if shard < shards <= MOST_SHARDS else None
 
     @property
     def valid(self) -> bool:

@@ -6,9 +6,9 @@ Why a stable hash, and what `needs` mean across shards: docs/decisions/0100.
 import hashlib
 
 from agent.base.errors import ShardError, UsageError
-from agent.batch.shards import Shard
 from agent.config.faults import suggest
 from agent.config.jobsfile import Job
+from agent.contract.ids import Shard
 from agent.jobs.plan import chosen
 
 

@@ -260,7 +260,7 @@ class Background:
         return Purpose(
             schedule=call.settings.schedule.name,
             slot=slot,
-            shard=(shard.group, shard.shard, shard.shards) if shard else None,
+            shard=shard,
             retried=bool(call.shard.group),
             by_name=bool(call.only),
         )

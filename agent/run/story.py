@@ -7,7 +7,6 @@ from agent.base.disk import state_disk
 from agent.base.durable import only_one
 from agent.base.errors import ExitCode, ReleaseError, StateError, UsageError
 from agent.batch.claim import StandBack
-from agent.batch.shards import Shard
 from agent.browser import Place, Prewarm, early
 from agent.contract.results import RunStatus
 from agent.delivery.delivery import Delivery
@@ -192,12 +191,12 @@ class _Run:
         """
         release = obtained.release
         session = await asyncio.shield(self._background.session)
-        part = session.batch.shard
         try:
             if self._background.refusal is not None:
                 raise self._background.refusal
-            shard = Shard(*part) if part else None
-            self._work.jobs = requested(release.jobs.job, self._call.only, shard, release.ref)
+            self._work.jobs = requested(
+                release.jobs.job, self._call.only, session.batch.shard, release.ref
+            )
         except UsageError as error:
             await self._withdraw(error.with_remedy)
             raise

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.batch.shards import Shard, identify, shard_hints
+from agent.batch.shards import identify, shard_hints
+from agent.contract.ids import Shard
 from tests.aws.stack import CONTEXT, SCHEDULED, created, template
 from tests.deploy.tools import understood
 from tests.parts.aws import Aws

@@ -21,7 +21,7 @@ from agent.config.credentials import static_credentials
 from agent.config.settings import Store
 from agent.contract.entries import Began
 from agent.contract.facts import Host
-from agent.contract.ids import process_nonce, run_id
+from agent.contract.ids import Shard, process_nonce, run_id
 from tests.batch.entries import closed, job
 
 AT_ONCE = 25
@@ -39,7 +39,7 @@ def open_bucket(race: dict[str, Any], environ: dict[str, str]) -> Bucket:
 def purpose_of(number: int, *, shards: bool) -> Purpose:
     """Return what the claimants of a race are for: a slot each, or a shard that an engine has started twice."""
     if shards:
-        return Purpose(shard=("race", number, 1000), retried=True)
+        return Purpose(shard=Shard("race", number, 1000), retried=True)
     return Purpose(slot=datetime(2026, 11, 22, tzinfo=UTC) + timedelta(minutes=number))
 
 

@@ -15,6 +15,7 @@ from agent.batch.commit import EVERY_SECONDS
 from agent.batch.history import History
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
+from agent.contract.ids import Shard
 from agent.delivery.committer import MOST_UNPROVEN
 from tests.batch.entries import A, closed, jobs, planned, run_of
 from tests.batch.memory import SCHEDULED, MemoryBucket
@@ -22,7 +23,7 @@ from tests.batch.memory import session as session_of
 
 WRITTEN, READ = 5.0, 0.4
 """US dollars for a million PUTs or LISTs, and for a million GETs, at AWS's list price (us-east-1)."""
-SHARD = Purpose(shard=("monday", 1, 1000), retried=True)
+SHARD = Purpose(shard=Shard("monday", 1, 1000), retried=True)
 
 
 def dollars(asked: Counter[str]) -> float:
@@ -124,8 +125,8 @@ async def test_other_shards_cost_a_shard_nothing() -> None:
     bucket = MemoryBucket()
     alone = await run(bucket, SHARD, FIVE)
     for number in range(2, 60):
-        await run(bucket, Purpose(shard=("monday", number, 1000), retried=True), FIVE)
-    last = Purpose(shard=("monday", 999, 1000), retried=True)
+        await run(bucket, Purpose(shard=Shard("monday", number, 1000), retried=True), FIVE)
+    last = Purpose(shard=Shard("monday", 999, 1000), retried=True)
     assert await run(bucket, last, FIVE, name="last") == alone
 
 

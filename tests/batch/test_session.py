@@ -19,13 +19,13 @@ from agent.batch.history import MOST_POINTERS
 from agent.batch.log import LogReader, LogWriter, Opening
 from agent.batch.session import BatchSession, Settled
 from agent.batch.which import Purpose
-from agent.contract.ids import Batch
+from agent.contract.ids import Batch, Shard
 from agent.contract.layout import INDEX, EntryKey, LogKey, PointerKey, parse_key
 from agent.contract.results import JobStatus
 from tests.batch.entries import SLOT, A, B, C, closed, job, jobs, run_of
 from tests.batch.memory import SCHEDULED, MemoryBucket, TimeIsUpError, session
 
-SHARD = Purpose(shard=("monday", 1, 8), retried=True)
+SHARD = Purpose(shard=Shard("monday", 1, 8), retried=True)
 CATCH_UP = timedelta(hours=6)
 MINUTE = 60.0
 
@@ -127,10 +127,10 @@ async def test_a_shard_that_is_tried_again_works_at_once(bucket: MemoryBucket) -
 
 async def test_a_machine_of_a_fleet_claims_its_shard(bucket: MemoryBucket) -> None:
     """No engine starts it again, and a second fleet for the slot would be paid for nothing."""
-    part = Purpose(slot=SLOT.slot, shard=("20261122T180000Z", 1, 2))
+    part = Purpose(slot=SLOT.slot, shard=Shard("20261122T180000Z", 1, 2))
     await works(session(bucket, A, part))
     assert isinstance((await settled(session(bucket, B, part))).decision, StandBack)
-    other = Purpose(slot=SLOT.slot, shard=("20261122T180000Z", 0, 2))
+    other = Purpose(slot=SLOT.slot, shard=Shard("20261122T180000Z", 0, 2))
     assert (await settled(session(bucket, C, other))).decision == Work({})
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agent.base.errors import ShardError
-from agent.batch.shards import NO_HINTS, Shard, ShardHint, identify, shard_hints
+from agent.batch.shards import NO_HINTS, ShardHint, identify, shard_hints
+from agent.contract.ids import Shard
 
 SLOT = datetime(2026, 11, 22, 18, tzinfo=UTC)
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"

@@ -9,7 +9,8 @@ import yaml
 from agent import __version__
 from agent.base.errors import ExitCode
 from agent.base.units import parse_duration
-from agent.batch.shards import Shard, identify, shard_hints
+from agent.batch.shards import identify, shard_hints
+from agent.contract.ids import Shard
 from tests.deploy.tools import REPOSITORY, build, understood, validated, without_rights
 
 FLEET = REPOSITORY / "deploy" / "kubernetes" / "fleet"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.errors import ShardError, UsageError
-from agent.batch.shards import Shard
 from agent.config.jobsfile import Job, parse_jobs
+from agent.contract.ids import Shard
 from agent.jobs.selection import assigned, home_of, requested
 
 
