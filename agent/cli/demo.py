@@ -9,8 +9,9 @@ from agent.base import threads
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
 from agent.cli.surroundings import colors, kept_in, surroundings
-from agent.config.locate import Loaded, Locations, Surroundings, locate
-from agent.config.overrides import Document, Override, parse_settings
+from agent.config.locate import Locations, Surroundings, locate
+from agent.config.overrides import Document, Loaded, Override, parse_settings
+from agent.config.settings import Paths
 from agent.demo import claim_folder, demo_site, make_release, scrapers_folder
 from agent.notify.outcome import Outcome
 
@@ -37,7 +38,7 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
     Nothing of your configuration is read, nothing leaves this computer, and it is not switched off.
     """
     around = surroundings()
-    usual = locate(parse_settings([Document("", SOURCE)]).settings.paths, around)
+    usual = locate(Paths(), around)
     place = (folder or usual.state / "demo").absolute()
     release = scrapers_folder(scrapers)
     claim_folder(place)
@@ -59,7 +60,7 @@ async def _demo(place: Path, scrapers: Path, around: Surroundings) -> Outcome:
 
 
 def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Loaded, Locations]:
-    settings = parse_settings(
+    loaded = parse_settings(
         [Document("", SOURCE)],
         [
             Override("release.repository", SOURCE, str(repository)),
@@ -67,5 +68,5 @@ def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Load
             Override("limits.run", SOURCE, "10m"),
             *kept_in(place, SOURCE, around),
         ],
-    ).settings
-    return Loaded(settings, SOURCE), locate(settings.paths, around)
+    )
+    return loaded, locate(loaded.settings.paths, around)

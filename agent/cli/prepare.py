@@ -25,7 +25,8 @@ from agent.cli.surroundings import (
 )
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
-from agent.config.locate import Loaded, Locations, Surroundings
+from agent.config.locate import Locations, Surroundings
+from agent.config.overrides import Loaded
 from agent.config.settings import Browser
 from agent.jobs.containers.compose import Compose
 from agent.jobs.containers.stackfile import examine_stacks, summary

@@ -28,8 +28,8 @@ from agent.bucket.store import Bucket
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
 from agent.cli.surroundings import Options, colors, configuration_options, kept_in, surroundings
-from agent.config.locate import Loaded, locate
-from agent.config.overrides import Override
+from agent.config.locate import locate
+from agent.config.overrides import Loaded, Override
 from agent.config.settings import Notify, Settings
 from agent.contract import facts
 from agent.contract.entries import Entry, write_entry

@@ -32,8 +32,8 @@ from agent.cli.surroundings import (
 )
 from agent.cli.watching import watching
 from agent.config.faults import ConfigurationError, Fault
-from agent.config.locate import Loaded, Locations, Surroundings, locate
-from agent.config.overrides import Override
+from agent.config.locate import Locations, Surroundings, locate
+from agent.config.overrides import Loaded, Override
 from agent.contract.results import RunStatus
 from agent.jobs.isolation.unit import can_use_units
 from agent.machine.gate import GATE_SECONDS, wait_at

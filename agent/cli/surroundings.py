@@ -16,14 +16,13 @@ from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import (
     LAUNCH,
     MACHINE,
-    Loaded,
     Locations,
     Surroundings,
     bucket_override,
     load_settings,
     locate,
 )
-from agent.config.overrides import Override
+from agent.config.overrides import Loaded, Override
 from agent.machine.metadata import ENDPOINT_VARIABLE, Metadata, metadata_endpoint
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.base.redact import Redactor
-from agent.config.locate import Loaded
+from agent.config.overrides import Loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
 """Where things are on this machine: the configuration file, state, cache and the default bucket. Decisions only."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.config.faults import Fault
 from agent.config.overrides import (
     Document,
+    Loaded,
     Override,
-    Parsed,
     environment_overrides,
     flag_overrides,
     parse_settings,
@@ -77,25 +77,6 @@ class Locations:
     bucket: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A configuration that was read.
-
-    Attributes:
-        settings: The settings; the defaults when there are faults.
-        source: The file's name, or `DEFAULTS`.
-        faults: All faults of the file, of the launch, of the environment and of the flags.
-        origins: For each key that is set, which source it has its value from.
-        without_launch: The settings without the launch's, where only that has faults: a run can report them.
-    """
-
-    settings: Settings
-    source: str
-    faults: tuple[Fault, ...] = ()
-    origins: Mapping[str, str] = field(default_factory=dict)
-    without_launch: Settings | None = None
-
-
 def config_file(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
     """Return the configuration file to read, and whether somebody named it, so that it must be there."""
     if flag is not None:
@@ -122,7 +103,7 @@ def load_settings(
     single = [*by_variable, *by_flag, *overrides]
     document, wrong = Document(text, source), (*wrong_variables, *wrong_flags)
 
-    def parsed(*more: Document) -> Parsed:
+    def parsed(*more: Document) -> Loaded:
         found = parse_settings([document, *more], single)
         return replace(found, faults=(*unread, *found.faults, *wrong))
 
@@ -131,11 +112,11 @@ def load_settings(
     if isinstance(launch, Fault):
         return Loaded(Settings(), source, (*image.faults, launch), without_launch=known)
     if launch is None or of_cloud_init(launch):
-        return Loaded(image.settings, source, image.faults, image.origins)
+        return image
     both = parsed(Document(launch, LAUNCH))
     if both.faults:
         return Loaded(Settings(), source, both.faults, without_launch=known)
-    return Loaded(both.settings, source, (), both.origins)
+    return both
 
 
 def of_cloud_init(text: str) -> bool:

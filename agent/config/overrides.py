@@ -23,18 +23,22 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
-    """What documents and overrides say together.
+class Loaded:
+    """A configuration that was read.
 
     Attributes:
         settings: The settings; the defaults when there are faults.
-        faults: All faults.
+        source: The name of its first document.
+        faults: All faults of the documents, of the environment and of the flags.
         origins: For each key that is set, `section.key`, which source it has its value from.
+        without_launch: The settings without the launch's, where only that has faults: a run can report them.
     """
 
     settings: Settings
+    source: str
     faults: tuple[Fault, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    without_launch: Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,13 @@ def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
     return overrides, faults
 
 
-def parse_settings(documents: Sequence[Document], overrides: Iterable[Override] = ()) -> Parsed:
+def parse_settings(documents: Sequence[Document], overrides: Iterable[Override] = ()) -> Loaded:
     """Return the settings, and all faults of the documents (at least one) and of the values that override them.
 
     Of documents, a table of a later one wins key by key; of overrides, a later one wins.
     """
     data, faults, origins = _merged(documents)
+    source = documents[0].source
     for override in overrides:
         section, _, key = override.key.partition(".")
         table = data.setdefault(section, {})
@@ -92,7 +97,7 @@ def parse_settings(documents: Sequence[Document], overrides: Iterable[Override] 
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        found = faults_of(error, Settings, data, documents[0].source)
+        found = faults_of(error, Settings, data, source)
         redactor = Redactor(settings_secrets(data))
         faults += [
             Fault(
@@ -103,8 +108,8 @@ def parse_settings(documents: Sequence[Document], overrides: Iterable[Override] 
             )
             for fault in found
         ]
-        return Parsed(Settings(), tuple(faults))
-    return Parsed(Settings() if faults else settings, tuple(faults), origins)
+        return Loaded(Settings(), source, tuple(faults))
+    return Loaded(Settings() if faults else settings, source, tuple(faults), origins)
 
 
 def _merged(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.config.locate import Loaded
+from agent.config.overrides import Loaded
 from agent.config.settings import Settings
 from agent.doctor.cloud import CloudError, Deployment, Stack
 from agent.doctor.examine import Check, Finding, Installation, failed, ok, skipped

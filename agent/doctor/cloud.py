@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from agent.base.errors import ExitCode, MayflyError
 from agent.base.threads import in_thread
-from agent.config.locate import Loaded
+from agent.config.overrides import Loaded
 from agent.machine.aws import Waits, aws_client
 
 T = TypeVar("T")

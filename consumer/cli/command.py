@@ -24,13 +24,13 @@ from agent.config.credentials import static_credentials
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import (
     MACHINE,
-    Loaded,
     Locations,
     Surroundings,
     bucket_override,
     load_settings,
     locate,
 )
+from agent.config.overrides import Loaded
 from agent.config.settings import Settings
 from agent.contract.entries import Invalid
 from agent.contract.facts import Schedule

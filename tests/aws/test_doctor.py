@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import pytest
 from click.testing import Result
 
-from agent.config.locate import Loaded
+from agent.config.overrides import Loaded
 from agent.config.settings import Settings
 from agent.doctor.aws import aws_checks
 from agent.doctor.cloud import Deployment

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from agent.config.locate import Loaded, Surroundings, load_settings
+from agent.config.locate import Surroundings, load_settings
+from agent.config.overrides import Loaded
 from tests.aws.conftest import Make
 from tests.aws.stack import Stack
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from agent.config.explain import explained
 from agent.config.faults import Fault
-from agent.config.locate import Loaded, Surroundings, load_settings, of_cloud_init
+from agent.config.locate import Surroundings, load_settings, of_cloud_init
+from agent.config.overrides import Loaded
 from agent.config.settings import Settings
 
 IMAGE = """

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.config.faults import ConfigurationError, Fault, suggest
 from agent.config.overrides import (
     Document,
+    Loaded,
     Override,
-    Parsed,
     environment_overrides,
     flag_overrides,
     parse_settings,
@@ -56,7 +56,7 @@ def faults(text: str, *overrides: Override) -> list[str]:
 
 def test_a_laptop_needs_no_configuration() -> None:
     """Nothing at all gives the defaults."""
-    assert parse_settings([Document("", FILE)]) == Parsed(Settings())
+    assert parse_settings([Document("", FILE)]) == Loaded(Settings(), FILE)
 
 
 def test_the_example_is_read_as_it_is_meant() -> None:
