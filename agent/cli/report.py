@@ -52,9 +52,10 @@ def lines(outcome: Outcome, *, coloured: bool) -> list[str]:
         )
         rows.append(["total", "", str(files), show_size(size), "", ""])
     table = aligned(rows, right=frozenset({2, 3, 4})) if outcome.jobs else []
+    # Beside the heading and the total, which may be missing, stands no job.
     painted = [
         click.style(line, fg=_colour(job)) if job and coloured else line
-        for line, job in zip(table, _beside(outcome.jobs, len(table)), strict=True)
+        for line, job in zip(table, [None, *outcome.jobs, None], strict=False)
     ]
     return [*painted, "", *_closing(outcome)] if painted else _closing(outcome)
 
@@ -91,8 +92,3 @@ def _row(job: Ended) -> list[str]:
 
 def _colour(job: Ended) -> str:
     return "yellow" if job.incomplete else MARKS.get(job.status, ("", "red"))[1]
-
-
-def _beside(jobs: tuple[Ended, ...], length: int) -> list[Ended | None]:
-    """Return the job that stands in each line of the table; the heading and the total have none."""
-    return [None, *jobs, None][:length] if jobs else []
