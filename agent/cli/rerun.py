@@ -138,8 +138,7 @@ async def prepare(
         StoreError: A bucket failed.
     """
     batch, run = attempt
-    state = await _look(there, batch)
-    release = release_of(state, run, job)
+    release = release_of(fold(batch, await LogReader(there, batch).look()), run, job)
     await _bring_state(there, here, batch, run, job)
     await _pin(there, here, release, settings)
     return release
@@ -220,7 +219,3 @@ async def _pin(there: Bucket, here: Bucket, release: facts.Release, settings: Se
 
 async def _ready(bucket: Bucket) -> Bucket:
     return bucket
-
-
-async def _look(bucket: Bucket, batch: Batch) -> State:
-    return fold(batch, await LogReader(bucket, batch).look())
