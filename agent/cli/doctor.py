@@ -49,7 +49,6 @@ def doctor(options: Options, *, aws: bool, stack: str, as_json: bool, verbose: b
         places=locate(loaded.settings.paths, around),
         environ=around.environ,
         machine=around.machine,
-        version=__version__,
         log=run_logger.log,
         jobs=_jobs_here(around, loaded.settings.release.jobs),
     )

@@ -66,7 +66,6 @@ class Installation:
         places: Where things are.
         environ: The environment.
         machine: Whether this is a machine that runs Mayfly and switches itself off.
-        version: The agent's version.
         log: Gets the parts' own messages.
         jobs: The jobs that count while no release has run here; None if none are known.
     """
@@ -77,7 +76,6 @@ class Installation:
     places: Locations
     environ: Mapping[str, str]
     machine: bool
-    version: str
     log: Log
     jobs: JobsFile | None = None
 

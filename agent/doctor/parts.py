@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent import __version__
 from agent.base import processes
 from agent.base.engine import Engine
 from agent.base.errors import ReleaseError
@@ -79,10 +80,10 @@ def jobs_of(installation: Installation) -> JobsFile | None:
 
 def _last_good(installation: Installation) -> Installed | None:
     release_store = ReleaseStore.at(installation.places.state, installation.places.cache)
-    checks = Checks(installation.settings.release.jobs, installation.version, installation.environ)
+    checks = Checks(installation.settings.release.jobs, __version__, installation.environ)
     return last_here(
         release_store,
-        Known.of(read_copy(release_store.copy).facts).good(installation.version),
+        Known.of(read_copy(release_store.copy).facts).good(__version__),
         checks,
     )
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__
 from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.overrides import Document, flag_overrides, parse_settings
@@ -36,7 +35,6 @@ def installation(tmp_path: Path, run_logger: RunLogger) -> Ask:
                 **environ,
             },
             machine=machine,
-            version=__version__,
             log=run_logger.log,
         )
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import __version__
 from agent.base.logs import RunLogger
 from agent.config.locate import Locations
 from agent.config.settings import Settings
@@ -85,7 +84,6 @@ async def doctor(signers: Path | None) -> Finding:
         places=Locations(state, state, state),
         environ=dict(os.environ),
         machine=False,
-        version=__version__,
         log=RunLogger().log,
     )
     checks = [one for one in CHECKS if one.name == "release signers"]
