@@ -30,8 +30,8 @@ class Lease:
         except OSError:
             return 0.0
 
-    def grant(self, seconds: float) -> float:
-        """Hold the machine from now for `seconds`, in place of an earlier lease; return how long it holds.
+    def grant(self, seconds: float) -> None:
+        """Hold the machine from now for `seconds`, in place of an earlier lease.
 
         Raises:
             UsageError: The machine has been on for too long, or this user may not.
@@ -47,7 +47,6 @@ class Lease:
             raise UsageError(
                 f"{self.path} cannot be written: {error.strerror}", remedy="run as root"
             ) from error
-        return until - up
 
     def end(self) -> bool:
         """Remove it; return whether there was one.

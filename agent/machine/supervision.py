@@ -52,10 +52,10 @@ class Manager:
         """Seconds between two signs of life: half of the watchdog's limit."""
         return min(self.watchdog / 2, BEAT_SECONDS) if self.watchdog else BEAT_SECONDS
 
-    def notify(self, *lines: str) -> bool:
-        """Send assignments such as `READY=1`, without waiting; return whether the manager has them."""
+    def notify(self, *lines: str) -> None:
+        """Send assignments such as `READY=1`, without waiting."""
         if self.address is None:
-            return False
+            return
         # A name in the abstract namespace is written with @ for its leading zero byte.
         name = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         with (
@@ -64,8 +64,6 @@ class Manager:
         ):
             link.setblocking(False)
             link.sendto("\n".join(lines).encode(), name)
-            return True
-        return False
 
 
 @asynccontextmanager
