@@ -53,8 +53,8 @@ async def run_once(call: Call) -> Outcome:
                     with state_disk(call.places.state):
                         await run.announce()
                         release = await run.fetch_release()
-                        if await run.stands_back():
-                            return await run.leave_to_the_other()
+                        if (other := await run.stands_back()) is not None:
+                            return await run.leave_to_the_other(other)
                         if release is not None:
                             await run.check_request(release)
                             await run.do_jobs(release)
@@ -154,19 +154,17 @@ class _Run:
             self._draft.note(release=obtained.record.model_copy(update=trial))
         return obtained
 
-    async def stands_back(self) -> bool:
-        """Wait until it is settled whether this run or another works for the batch."""
+    async def stands_back(self) -> StandBack | None:
+        """Wait until it is settled whether this run or another works for the batch; None where it is this one."""
         settled = await self._background.decision(self._context.settings.job_seconds)
         self._draft.warn(settled.warning)
         if isinstance(settled.decision, StandBack):
-            return True
+            return settled.decision
         self._work.left_out.update(settled.decision.leave_out)
-        return False
+        return None
 
-    async def leave_to_the_other(self) -> Outcome:
+    async def leave_to_the_other(self, decision: StandBack) -> Outcome:
         """Go off, because another run has the batch, or has done it; what waits of earlier runs is delivered."""
-        decision = self._background.settled.result().decision
-        assert isinstance(decision, StandBack)  # noqa: S101 -- see `stands_back`
         await self._withdraw(decision.reason, decision.run)
         self._log.info("run.stood_back", reason=decision.reason)
         seconds = self._context.settings.limits.handoff

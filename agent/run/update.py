@@ -33,10 +33,8 @@ from agent.release.trial import (
 from agent.run.context import RunContext
 from agent.secrets.keyring import Keyring
 
-Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[None]]
-"""Runs jobs once more, on another release."""
-Results = Callable[[], Sequence[JobRecord]]
-"""Returns what became of the run's jobs, as far as is known; of a job that ran once more, the last time."""
+Rerun = Callable[[Installed, tuple[str, ...]], Awaitable[Sequence[JobRecord]]]
+"""Runs jobs once more, on another release, and returns what became of them."""
 
 
 class Update:
@@ -142,16 +140,17 @@ class Update:
         await prune(self._obtaining, record.commit, budget=budget, grown=grown)
 
     async def end_trial(
-        self, obtained: Obtained, results: Results, rerun: Rerun
+        self, obtained: Obtained, first: Sequence[JobRecord], rerun: Rerun
     ) -> tuple[Release, str]:
         """Judge a release by its jobs; those whose failure it may have caused run again on the last good one.
 
         Returns:
             What the manifest says of the release from now on, and why it failed its trial, if it did.
         """
-        release, first = obtained.release, tuple(results())
+        release = obtained.release
         other: Installed | None = None
         names: tuple[str, ...] = ()
+        second: Sequence[JobRecord] = ()
         if has_fallback(self._releases, self._good, release.commit):
             guilty = guilty_of(first)
             if guilty:
@@ -160,8 +159,7 @@ class Update:
             other, names = await self._to_ask(release, first)
             if other and names:
                 self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
-                await rerun(other, names)
-            second = [result for result in results() if result.name in names]
+                second = await rerun(other, names)
             judgement = judge(first, second, guilty)
         else:
             judgement = judge_alone(first)

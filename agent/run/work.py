@@ -134,7 +134,7 @@ class JobsOfRun:
     ) -> None:
         """Judge a new release; what it broke runs once more on the last good one, in this run."""
 
-        async def rerun(other: Installed, names: tuple[str, ...]) -> None:
+        async def rerun(other: Installed, names: tuple[str, ...]) -> list[JobRecord]:
             jobs = chosen(other.jobs.job, frozenset(names))
             again = replace(
                 context,
@@ -146,9 +146,10 @@ class JobsOfRun:
             if any(job.browser for job in jobs):
                 again = replace(again, browser=await browser.settle(other.jobs.browser, jobs))
             await self._run_jobs(jobs, again)
+            return [record for record in self.results if record.name in names]
 
         self._on_trial = False
-        record, reason = await update.end_trial(obtained, lambda: self.results, rerun)
+        record, reason = await update.end_trial(obtained, self.results, rerun)
         self._draft.note(release=record)
         if reason:
             self._draft.warn(f"{obtained.release.ref} failed its trial: {reason}")
