@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +12,12 @@ from agent.config.faults import Fault, faults_of, read_toml, suggest
 from agent.config.settings import Settings
 
 ENVIRONMENT = "environment"
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+"""The tables whose keys are known; in others people choose the names, and write them into the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,9 @@ def environment_overrides(environ: Mapping[str, str]) -> tuple[list[Override], l
     overrides, faults = [], []
     for name, text in sorted(environ.items()):
         section, _, key = name.removeprefix("MAYFLY_").lower().partition("_")
-        if not name.startswith("MAYFLY_") or section not in _sections() or not key:
+        if not name.startswith("MAYFLY_") or section not in SECTIONS or not key:
             continue
-        known = list(_section(section).model_fields)
+        known = list(SECTIONS[section].model_fields)
         if key in known:
             overrides.append(Override(f"{section}.{key}", f"{ENVIRONMENT} {name}", text))
         else:
@@ -69,7 +75,7 @@ def environment_overrides(environ: Mapping[str, str]) -> tuple[list[Override], l
 def flag_overrides(pairs: Iterable[str]) -> tuple[list[Override], list[Fault]]:
     """Return what `--set section.key=value` flags set, and those that are not of that form."""
     overrides, faults = [], []
-    keys = [f"{name}.{key}" for name in _sections() for key in _section(name).model_fields]
+    keys = [f"{name}.{key}" for name, table in SECTIONS.items() for key in table.model_fields]
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
@@ -138,22 +144,10 @@ def _origin(key: str, origins: Mapping[str, str]) -> str | None:
     return origins.get(".".join(path[:2])) or origins.get(path[0])
 
 
-def _sections() -> list[str]:
-    """Return the tables whose keys are known; in others people choose the names, and write them into the file."""
-    return [name for name, field in Settings.model_fields.items() if not get_args(field.annotation)]
-
-
-def _section(name: str) -> type[BaseModel]:
-    annotation = Settings.model_fields[name].annotation
-    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        raise TypeError(f"{name} is not a table")
-    return annotation
-
-
 def _value(override: Override) -> Any:
     """Return an override's value: text stays text; numbers and lists are read as in TOML."""
     section, _, key = override.key.partition(".")
-    wanted = _section(section).model_fields[key].annotation
+    wanted = SECTIONS[section].model_fields[key].annotation
     if wanted in (int, float, tuple[str, ...]):
         read, unread = read_toml(f"value = {override.text}", override.source)
         if not unread:
