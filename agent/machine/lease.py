@@ -6,6 +6,8 @@ is independent of the clock, and ends with the boot.
 
 import re
 
+from agent.base.errors import UsageError
+
 LONGEST = 24 * 3600.0
 """No lease holds the machine beyond this uptime (seconds); the scripts have the same number."""
 
@@ -16,11 +18,12 @@ def granted(uptime: float, seconds: float) -> int:
     """Return the uptime until which a lease holds that is granted now for `seconds`.
 
     Raises:
-        ValueError: The machine has been on for longer than any lease may hold it.
+        UsageError: The machine has been on for longer than any lease may hold it.
     """
     if uptime >= LONGEST:
-        raise ValueError(
-            f"the machine has been on for {uptime / 3600:.0f} h, and no lease goes beyond 24 h"
+        raise UsageError(
+            f"the machine has been on for {uptime / 3600:.0f} h, and no lease goes beyond 24 h",
+            remedy="start it anew",
         )
     return int(min(uptime + seconds, LONGEST))
 

@@ -36,13 +36,10 @@ class Lease:
         Raises:
             UsageError: The machine has been on for too long, or this user may not.
         """
-        up = self._up()
+        until = granted(self._up(), seconds)
         try:
-            until = granted(up, seconds)
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_atomic(self.path, f"{until}\n".encode())
-        except ValueError as error:
-            raise UsageError(str(error), remedy="start it anew") from error
         except OSError as error:
             raise UsageError(
                 f"{self.path} cannot be written: {error.strerror}", remedy="run as root"

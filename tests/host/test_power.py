@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.errors import UsageError
 from agent.config.settings import Limits
 from agent.machine.guard import complaint, deadline_of, parse_span
 from agent.machine.lease import LONGEST, granted, seconds_left
@@ -27,7 +28,7 @@ def test_a_lease_never_goes_beyond_its_longest(uptime: float, seconds: float) ->
 
 def test_a_lease_that_comes_too_late_is_refused() -> None:
     """A machine that has been on for a day is held no longer."""
-    with pytest.raises(ValueError, match="24 h"):
+    with pytest.raises(UsageError, match="24 h"):
         granted(LONGEST, 60)
 
 
