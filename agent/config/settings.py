@@ -29,36 +29,35 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _sound(url: str | None) -> str | None:
+def _sound(url: str) -> str:
     """Reject a URL that cannot be parsed, such as `http://[`."""
     try:
-        urlsplit(url or "")
+        urlsplit(url)
     except ValueError as error:
         raise ValueError(f"invalid address: {error}") from error
     return url
 
 
 def _absolute(why: str) -> AfterValidator:
-    def check(path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
+    def check(path: Path) -> Path:
+        if not path.is_absolute():
             raise ValueError(f'"{path}" is not an absolute path; {why}')
         return path
 
     return AfterValidator(check)
 
 
-def _bucket(url: str | None) -> str | None:
+def _bucket(url: str) -> str:
     # A slash at the end is dropped; slashes alone name neither a bucket nor a folder.
-    if url is not None and re.match(r"s3://[^/]|file:///+[^/]", url) is None:
+    if re.match(r"s3://[^/]|file:///+[^/]", url) is None:
         raise ValueError(
             f'"{url}" is not a bucket; write "s3://bucket/prefix" or "file:///absolute/path"'
         )
-    _sound(url)
-    return url.rstrip("/") if url else url
+    return _sound(url).rstrip("/")
 
 
-def _http(endpoint: str | None) -> str | None:
-    if endpoint is not None and not endpoint.startswith(("https://", "http://")):
+def _http(endpoint: str) -> str:
+    if not endpoint.startswith(("https://", "http://")):
         address = endpoint.rpartition("@")[2]
         raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
     return _sound(endpoint)
@@ -70,27 +69,26 @@ def _zone(name: str) -> str:
     return name
 
 
-def _source(source: str | None) -> str | None:
-    if source is not None and not source.startswith(("ssm:/", "/", "~/")):
+def _source(source: str) -> str:
+    if not source.startswith(("ssm:/", "/", "~/")):
         raise ValueError(
             f'"{source}" is neither "ssm:/path" nor a file; write "ssm:/mayfly/..." or "/etc/mayfly/..."'
         )
     return source
 
 
-Source = Annotated[str | None, AfterValidator(_source)]
+Address = Annotated[str, AfterValidator(_sound)]
+WebAddress = Annotated[str, StringConstraints(pattern=r"^https?://"), AfterValidator(_sound)]
+Source = Annotated[str, AfterValidator(_source)]
 """Where credentials are: `ssm:/path`, or a file that only its owner can read."""
-NamedSource = Annotated[str, AfterValidator(_source)]
 IndexName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Release(Section):
     """Where the scrapers come from."""
 
-    repository: Annotated[str | None, AfterValidator(_sound)] = Field(
-        None, description="URL or path of the git repository."
-    )
-    credentials: Source = Field(
+    repository: Address | None = Field(None, description="URL or path of the git repository.")
+    credentials: Source | None = Field(
         None,
         description='`"ssm:/path"` or a file (mode 0600) with a token, or a deploy key and its known hosts:'
         " docs/private.md. Default: what git and ssh of this user have.",
@@ -101,7 +99,7 @@ class Release(Section):
         ' Default "v*".',
     )
     branch: str | None = Field(None, description="A branch to follow instead of tags.")
-    allowed_signers: Annotated[Path | None, _absolute("a run may begin in any folder")] = Field(
+    allowed_signers: Annotated[Path, _absolute("a run may begin in any folder")] | None = Field(
         None,
         description="SSH allowed_signers file, absolute. Set: only what these people signed runs.",
     )
@@ -146,11 +144,11 @@ class Release(Section):
 class Store(Section):
     """The bucket."""
 
-    url: Annotated[str | None, AfterValidator(_bucket)] = Field(
+    url: Annotated[str, AfterValidator(_bucket)] | None = Field(
         None,
         description="`s3://bucket/prefix` or `file:///path`. Default: a folder in `paths.state`.",
     )
-    endpoint: Annotated[str | None, AfterValidator(_http)] = Field(
+    endpoint: Annotated[str, AfterValidator(_http)] | None = Field(
         None, description="URL of an S3 service other than AWS."
     )
     region: str | None = Field(None, description="Region of the bucket.")
@@ -165,7 +163,7 @@ class Store(Section):
 class Registry(Section):
     """A registry of images that wants a login, by its host. ECR needs no entry: the machine's role is asked."""
 
-    credentials: NamedSource = Field(
+    credentials: Source = Field(
         description='`"ssm:/path"` or a file (mode 0600) with `username` and `password`: docs/private.md.'
     )
 
@@ -180,9 +178,7 @@ class Browser(Section):
     image: str | None = Field(
         None, description="Selenium image. Set: the container is used. A release may pin its own."
     )
-    url: Annotated[str | None, AfterValidator(_sound)] = Field(
-        None, pattern=r"^https?://", description="A running WebDriver or Grid endpoint."
-    )
+    url: WebAddress | None = Field(None, description="A running WebDriver or Grid endpoint.")
     sessions: int = Field(2, ge=1, le=64, description="Sessions at once.")
     timeout: Seconds = Field(
         120.0, description="How long the browser may take until a session has opened."
@@ -213,7 +209,7 @@ class Paths(Section):
     cache: Path | None = Field(
         None, description="Caches that may be deleted at any time. Default: `cache` in the state."
     )
-    pace: Annotated[Path | None, _absolute("agents would not share it")] = Field(
+    pace: Annotated[Path, _absolute("agents would not share it")] | None = Field(
         None,
         description="Where the jobs' `rate` is kept, absolute; agents on one machine that share it keep it together."
         " Default: `pace` in the cache.",
@@ -312,9 +308,7 @@ class Secrets(Section):
 class Notify(Section):
     """Who is notified; a failed notification never fails a run."""
 
-    healthchecks: Annotated[str | None, AfterValidator(_sound)] = Field(
-        None, pattern=r"^https?://", description="Healthchecks ping URL."
-    )
+    healthchecks: WebAddress | None = Field(None, description="Healthchecks ping URL.")
     apprise: tuple[str, ...] = Field(
         (),
         description="Apprise URLs (needs the `apprise` extra), told of runs that did not succeed, and of rollbacks.",
