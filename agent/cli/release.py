@@ -3,11 +3,9 @@
 import asyncio
 import json
 import platform
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
@@ -26,7 +24,6 @@ from agent.release.repository import TRACK
 from agent.release.store import ReleaseStore
 from agent.secrets.sources import open_bucket
 
-T = TypeVar("T")
 Name = click.argument("name", metavar="TAG|COMMIT")
 Reason = click.option("--reason", metavar="TEXT", default="", help="Kept with the decision.")
 AsJson = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -80,7 +77,7 @@ def pin_(options: Options, name: str, *, reason: str, as_json: bool) -> None:
     It is verified like any other. It may be older than what ran before, but not older than the image's.
     """
     releases = _Releases.read(options)
-    pinned = releases.run(pin(releases.memory, releases.rows, name, reason))
+    pinned = releases.runner.run(pin(releases.memory, releases.rows, name, reason))
     where = pinned.commit[:12] if pinned.commit else "not known yet: the next run looks for it"
     _print(
         as_json,
@@ -96,7 +93,7 @@ def pin_(options: Options, name: str, *, reason: str, as_json: bool) -> None:
 def unpin_(options: Options, *, reason: str, as_json: bool) -> None:
     """Have the next runs take the newest release again."""
     releases = _Releases.read(options)
-    was = releases.run(unpin(releases.memory, reason))
+    was = releases.runner.run(unpin(releases.memory, reason))
     text = f"unpinned {was.ref}" if was else "nothing was pinned"
     _print(as_json, {"unpinned": was and was.ref}, text)
 
@@ -109,7 +106,7 @@ def unpin_(options: Options, *, reason: str, as_json: bool) -> None:
 def rollback_(options: Options, *, to: str | None, reason: str, as_json: bool) -> None:
     """Go back to an earlier good release, and stay there until a newer one is published."""
     releases = _Releases.read(options)
-    left, target = releases.run(
+    left, target = releases.runner.run(
         rollback(releases.memory, releases.rows, to, version=__version__, reason=reason)
     )
     _print(
@@ -152,10 +149,6 @@ class _Releases:
         release_store = ReleaseStore.at(places.state, places.cache)
         rows = overview(memory.known, release_store, __version__, datetime.now(UTC))
         return cls(memory, rows, runner)
-
-    def run(self, deciding: Coroutine[Any, Any, T]) -> T:
-        """Write a decision."""
-        return self.runner.run(deciding)
 
 
 @release.command()

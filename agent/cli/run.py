@@ -150,7 +150,7 @@ def _print_differences(machine: Loaded, store: str | None, around: Surroundings)
 
 
 def _load(
-    options: Options, around: Surroundings, single: Sequence[Override] = ()
+    options: Options, around: Surroundings, single: Sequence[Override]
 ) -> tuple[Loaded, Locations, tuple[Fault, ...]]:
     """Return the configuration, where things are, and the faults of the launch that a run reports instead of jobs."""
     loaded = options.load(around, single)
