@@ -157,14 +157,10 @@ def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
         if here is None or isinstance(step, int) or named:
             named = False
             continue
-        field = here.model_fields.get(step) or next(
-            (known for known in here.model_fields.values() if known.alias == step), None
-        )
+        field = here.model_fields.get(step)
         here = _model_in(field.annotation) if field else None
         named = field is not None and get_origin(field.annotation) is dict
-    if here is None:
-        return []
-    return [field.alias or name for name, field in here.model_fields.items()]
+    return list(here.model_fields) if here else []
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
