@@ -12,14 +12,12 @@ class JobEnd:
         name: The job.
         status: As in its package, such as `succeeded`.
         succeeded: Whether that is a success.
-        attempts: How often its program was started.
         seconds: Over all attempts.
     """
 
     name: str
     status: str
     succeeded: bool
-    attempts: int = 0
     seconds: float = 0.0
 
 

@@ -227,10 +227,8 @@ class JobsOfRun:
         )
         hold = self._on_trial and may_run_again(record)
         await self._delivery.ended(finished, hold=hold)
-        succeeded, attempts = record.status is JobStatus.SUCCEEDED, len(record.attempts)
-        context.progress.ended(
-            JobEnd(record.name, record.status.value, succeeded, attempts, record.seconds)
-        )
+        succeeded = record.status is JobStatus.SUCCEEDED
+        context.progress.ended(JobEnd(record.name, record.status.value, succeeded, record.seconds))
         self._context.log.info(
             "job.ended",
             job=record.name,
