@@ -36,17 +36,12 @@ class Fault:
 
 
 class ConfigurationError(MayflyError):
-    """One or more configuration files have faults.
-
-    Attributes:
-        faults: All that were found, in the order of the files.
-    """
+    """One or more configuration files have faults: all that were found, in the order of the files."""
 
     exit_code = ExitCode.CONFIGURATION
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        super().__init__("\n".join(map(str, faults)))
 
 
 def read_toml(text: str, source: str) -> tuple[dict[str, Any], list[Fault]]:
