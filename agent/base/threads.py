@@ -4,8 +4,8 @@ A thread cannot be ended, only abandoned, and `asyncio.run` waits for the thread
 server or HTTP server that hangs would keep the machine from switching itself off, whatever the limit around the call.
 """
 
+import _thread
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -45,7 +45,8 @@ async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
         except Exception as error:  # noqa: BLE001 -- it is raised where the answer is awaited
             answer.set_exception(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    # `Thread.start` waits until the thread runs, and the event loop with it: long, where all processors are taken.
+    _thread.start_new_thread(work, ())
     try:
         async with asyncio.timeout(seconds):
             return await asyncio.wrap_future(answer)
