@@ -30,14 +30,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
-    """Return or raise what a blocking function does, in its own thread, within `seconds`.
-
-    Raises:
-        TimeoutError: It took longer, as the text says; it may still be running.
-    """
+def begun(function: Callable[[], T]) -> Future[T]:
+    """Begin a function in a thread of its own; the future has what it returns or raises, and cannot be cancelled."""
     answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()  # from now on nobody cancels it, and it may come too late
+    answer.set_running_or_notify_cancel()
 
     def work() -> None:
         try:
@@ -47,6 +43,16 @@ async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
 
     # `Thread.start` waits until the thread runs, and the event loop with it: long, where all processors are taken.
     _thread.start_new_thread(work, ())
+    return answer
+
+
+async def in_thread(function: Callable[[], T], *, seconds: float) -> T:
+    """Return or raise what a blocking function does, in its own thread, within `seconds`.
+
+    Raises:
+        TimeoutError: It took longer, as the text says; it may still be running.
+    """
+    answer = begun(function)
     try:
         async with asyncio.timeout(seconds):
             return await asyncio.wrap_future(answer)

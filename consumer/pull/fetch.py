@@ -8,13 +8,13 @@ import stat
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from agent.base.threads import begun
 from agent.contract.descriptor import Resource
 from agent.contract.layout import DESCRIPTOR, JobKey
 from consumer.bucket import ANSWERS_AT_ONCE, ReadOnlyBucket, TooLargeError
@@ -140,10 +140,9 @@ class _Fetching:
         small = iter([file for file in files if file.bytes <= SMALL_BYTES])
         large = iter([file for file in files if file.bytes > SMALL_BYTES])
         loop = asyncio.get_running_loop()
-        threads = ThreadPoolExecutor(ANSWERS_AT_ONCE, thread_name_prefix="fetch")
         works = [
             *(
-                loop.run_in_executor(threads, self._fetch_whole, small, loop)
+                asyncio.wrap_future(begun(lambda: self._fetch_whole(small, loop)))
                 for _ in range(min(ANSWERS_AT_ONCE, len(files)))
             ),
             *(asyncio.create_task(self._fetch_in_parts(large)) for _ in range(LARGE_AT_ONCE)),
@@ -153,7 +152,6 @@ class _Fetching:
         finally:
             for work in works:
                 work.cancel()
-            threads.shutdown(wait=False)
             await asyncio.gather(*works, asyncio.to_thread(self._end), return_exceptions=True)
 
     def _end(self) -> None:
