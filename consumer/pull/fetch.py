@@ -33,6 +33,9 @@ for ranges that end within its parts. Four take 17 s on 20 Mbit/s, and the clien
 PARTS_AT_ONCE = 4
 """Of larger ones together: parts in memory, on their way from the store or to the disk; 40 MiB."""
 CHUNK_BYTES = 1024**2
+TELL_SECONDS = 0.1
+"""Between two reports of small files that arrived. Each wakes the event loop, which takes Python's lock from those that
+fetch."""
 
 Received = Callable[[int], None]
 """Is told of bytes that arrived."""
@@ -128,6 +131,7 @@ class _Fetching:
     received: Received
     memory: _Memory = field(default_factory=_Memory)
     problems: list[str] = field(default_factory=list)
+    arrived: deque[int] = field(default_factory=deque)
     turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(STORED_AT_ONCE))
     ended: bool = False
 
@@ -139,20 +143,22 @@ class _Fetching:
         """
         small = iter([file for file in files if file.bytes <= SMALL_BYTES])
         large = iter([file for file in files if file.bytes > SMALL_BYTES])
-        loop = asyncio.get_running_loop()
         works = [
             *(
-                asyncio.wrap_future(begun(lambda: self._fetch_whole(small, loop)))
+                asyncio.wrap_future(begun(lambda: self._fetch_whole(small)))
                 for _ in range(min(ANSWERS_AT_ONCE, len(files)))
             ),
             *(asyncio.create_task(self._fetch_in_parts(large)) for _ in range(LARGE_AT_ONCE)),
         ]
+        telling = asyncio.create_task(self._tell_now_and_then())
         try:
             await asyncio.gather(*works)
         finally:
-            for work in works:
+            for work in (*works, telling):
                 work.cancel()
-            await asyncio.gather(*works, asyncio.to_thread(self._end), return_exceptions=True)
+            ends = (*works, telling, asyncio.to_thread(self._end))
+            await asyncio.gather(*ends, return_exceptions=True)
+            self._tell()
 
     def _end(self) -> None:
         """Let no thread store anything more; one whose answer is still on its way goes on until it has come."""
@@ -161,7 +167,20 @@ class _Fetching:
             self.turns.acquire()
         self.turns.release(STORED_AT_ONCE)
 
-    def _fetch_whole(self, files: Iterator[Resource], loop: asyncio.AbstractEventLoop) -> None:
+    async def _tell_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell what arrived in threads since the last time."""
+        size = 0
+        while self.arrived:
+            size += self.arrived.popleft()
+        if size:
+            self.received(size)
+
+    def _fetch_whole(self, files: Iterator[Resource]) -> None:
         """Fetch small files, in a thread; of each nothing is written before all of it is right.
 
         A thread that went back to the event loop with every file would cost as much as the files themselves.
@@ -178,7 +197,7 @@ class _Fetching:
                         return
                     _check(file, len(content), sha256(content).hexdigest())
                     self.write(file.path, content)
-                    loop.call_soon_threadsafe(self.received, len(content))
+                    self.arrived.append(len(content))
 
     async def _fetch_in_parts(self, files: Iterator[Resource]) -> None:
         for file in files:

@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from traceback import walk_stack
 
 import pytest
 
@@ -70,15 +72,21 @@ async def test_a_file_that_was_given_up_is_not_stored(tmp_path: Path) -> None:
         work = fetch_job(store.bucket(), destination, key, b"{}", (file,), received=lambda _: None)
         fetching = asyncio.create_task(work)
         assert await asyncio.to_thread(store.halfway.wait, SECONDS)
-        threads = [one for one in threading.enumerate() if one.name.startswith("fetch")]
-        assert threads
+        assert _is_running("_fetch_whole")
         await _given_up(fetching)
         with destination.staging(key.job, key.run):
             store.goes_on.set()
-            for thread in threads:
-                await asyncio.to_thread(thread.join, SECONDS)
+            async with asyncio.timeout(SECONDS):
+                while _is_running("_fetch_whole"):  # noqa: ASYNC110 -- an abandoned thread tells nobody
+                    await asyncio.sleep(0.01)
             staged = (tmp_path / OURS / STAGING / key.run / key.job).iterdir()
             assert [path.name for path in staged] == [DESCRIPTOR]
+
+
+def _is_running(function: str) -> bool:
+    """Tell whether a thread is in a function of that name."""
+    frames = sys._current_frames().values()
+    return any(frame.f_code.co_name == function for top in frames for frame, _ in walk_stack(top))
 
 
 async def _given_up(task: "asyncio.Task[object]") -> None:
