@@ -143,15 +143,17 @@ class _Fetching:
         """
         small = iter([file for file in files if file.bytes <= SMALL_BYTES])
         large = iter([file for file in files if file.bytes > SMALL_BYTES])
-        works = [
-            *(
+        telling = asyncio.create_task(self._tell_now_and_then())
+        works: list[asyncio.Future[None]] = []
+        try:
+            # One after the other: when a thread cannot be begun, those before it are ended below.
+            works.extend(
                 asyncio.wrap_future(begun(lambda: self._fetch_whole(small)))
                 for _ in range(min(ANSWERS_AT_ONCE, len(files)))
-            ),
-            *(asyncio.create_task(self._fetch_in_parts(large)) for _ in range(LARGE_AT_ONCE)),
-        ]
-        telling = asyncio.create_task(self._tell_now_and_then())
-        try:
+            )
+            works.extend(
+                asyncio.create_task(self._fetch_in_parts(large)) for _ in range(LARGE_AT_ONCE)
+            )
             await asyncio.gather(*works)
         finally:
             for work in (*works, telling):
