@@ -3,12 +3,14 @@
 import json
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import NIGHTS, SMALL, installed, leave, pull_into, pulling
+from tests.parts.ports import LOOPBACK
 from tests.parts.waiting import wait_until
 
 
@@ -144,6 +146,29 @@ def test_a_stopped_pull_ends_its_hook_and_owes_it(
     wait_for_end(int(calls(tmp_path)[0]))
     again = pull_into(dest, folder, "--exec", "true", "--job", "quotes")
     assert (again.code, again.rows("hooks")) == (0, [(run, "quotes")])
+
+
+def test_a_pull_that_is_stopped_while_the_bucket_is_silent_has_a_report(
+    dest: Path, tmp_path: Path
+) -> None:
+    """It may wait for minutes for a store that took the question: whoever stops it then reads that nothing came."""
+    store = {
+        "MAYFLY_STORE_URL": "s3://any",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        silent.settimeout(60)
+        store["MAYFLY_STORE_ENDPOINT"] = f"http://{LOOPBACK}:{silent.getsockname()[1]}"
+        with pulling(dest, store, log=tmp_path / "log") as process:
+            connection, _ = silent.accept()
+            with connection:
+                connection.settimeout(60)
+                assert connection.recv(65536).startswith(b"GET ")
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == 7
+    told = json.loads((tmp_path / "log").read_text())
+    assert (told["exit_code"], told["installed"]) == (7, [])
 
 
 def test_a_killed_pull_owes_the_hook(folder: Bucket, dest: Path, tmp_path: Path) -> None:
