@@ -140,7 +140,9 @@ class Group:
     @cached_property
     def missing(self) -> tuple[int, ...]:
         """The first shards, from 0, that are not done."""
-        done = {batch.id.shard[1] for batch in self.batches if batch.id.shard and batch.done_by}
+        done = {
+            shard.shard for batch in self.batches if (shard := batch.id.shard) and batch.done_by
+        }
         if self.shards == 1:
             return () if self.done else (0,)
         missing = (shard for shard in range(self.shards) if shard not in done)

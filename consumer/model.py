@@ -195,7 +195,7 @@ class Batch:
     @property
     def group(self) -> tuple[str, int] | None:
         """What shards have in common: the group's name, and in how many it was dealt."""
-        return (self.id.shard[0], self.id.shard[2]) if self.id.shard else None
+        return (shard.group, shard.shards) if (shard := self.id.shard) else None
 
     def status(self, run: Run) -> RunStatus:
         """Return how a run is shown: nobody is lost before the log was looked into after the deadline."""

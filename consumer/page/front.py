@@ -231,7 +231,7 @@ def took(batch: Batch, run: Run, now: datetime) -> float:
 
 def shard_of(batch: Batch) -> str:
     """Return which shard a batch is, counted from 1 as `--shard` does; empty where there are none."""
-    return f"{batch.id.shard[1] + 1}/{batch.id.shard[2]}" if batch.id.shard else ""
+    return f"{shard.shard + 1}/{shard.shards}" if (shard := batch.id.shard) else ""
 
 
 def pictures(run: str, job: str, package: Package) -> list[tuple[str, str]]:
