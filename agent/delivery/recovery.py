@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 from agent.base.disk import whole_disk
 from agent.base.errors import MayflyError, StoreError
@@ -21,6 +22,9 @@ from agent.delivery.spool import Finished, Spool, SpooledRun, Stage
 
 FLUSH_SECONDS = 600.0
 """For the jobs of one run; what takes longer goes on in the next run."""
+HANGS_SECONDS = 60.0
+"""A run that is postponed after more than this met a bucket that does not answer, as others would; one that is refused
+at once keeps none of the others waiting."""
 
 _FAILURES = (MayflyError, OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
 """What an unfinished run raises: `MayflyError` when the bucket fails, others when it is damaged or the disk fails."""
@@ -48,25 +52,30 @@ async def deliver_pending(
         log: Bound to the finder.
 
     Returns:
-        How many were closed. When the bucket fails, the rest waits for the next run; a damaged run is put aside, and
-        the others are finished.
+        How many were closed. What the bucket refuses of one run waits for the next process, and a damaged run is put
+        aside; the others are finished, unless the bucket does not answer.
 
     Raises:
         OSError: The disk takes nothing.
     """
     done = 0
-    for run in runs:
+    for number, run in enumerate(runs):
+        since = monotonic()
         bound = log.bind(of=run.run)
         delivery = Delivery(run, bucket, concurrency=concurrency, redactor=redactor, log=bound)
         try:
             await _finish(run, delivery, await asyncio.shield(bucket), finder, bound)
         except _FAILURES as error:
             if isinstance(error, MayflyError) or is_shortage(error):
-                bound.warning("recovery.postponed", reason=str(error), waiting=len(runs) - done)
-                return done
-            if whole_disk(error):
+                bound.warning("recovery.postponed", reason=str(error))
+                if monotonic() - since > HANGS_SECONDS:
+                    waiting = len(runs) - number - 1
+                    log.warning("recovery.left", reason="the bucket is slow", waiting=waiting)
+                    break
+            elif whole_disk(error):
                 raise
-            spool.put_aside(run, f"{type(error).__name__}: {error}", log)
+            else:
+                spool.put_aside(run, f"{type(error).__name__}: {error}", log)
         else:
             done += 1
     return done

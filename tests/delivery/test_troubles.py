@@ -1,12 +1,15 @@
 """A bucket that lies, loses answers, stalls, or is not there yet; a run whose time is over before all is sent."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent.bucket.store import Bucket
 from agent.contract.entries import Ended, Object, Planned
+from agent.contract.ids import Batch, run_id
 from agent.contract.layout import JobKey, batch_prefix
 from agent.contract.results import JobStatus, RunStatus
 from tests.delivery.buckets import s3_bucket
@@ -144,6 +147,28 @@ async def test_one_job_that_cannot_be_sent_keeps_no_other(
     assert after.settled
     assert after.closed == run.closed
     assert not behind.run.root.exists()
+
+
+async def test_an_earlier_run_of_which_the_bucket_refuses_something_keeps_no_other(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """It waits for a process for which the bucket takes the rest."""
+    later = run_id(datetime.now(UTC) + timedelta(seconds=2), b"abc")
+    other = replace(behind, run=behind.spool.begin(later), batch=Batch.of_run("main", later))
+    for world, jobs in ((behind, "ab"), (other, "c")):
+        world.run.begin(world.batch, began())
+        for job in jobs:
+            world.attempt(job, {"1": b"1"})
+            world.run.end(world.finished(job), held=False)
+        world.run.database.close()
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="PUT", path="/jobs/a/files/1")
+    assert await behind.recovered() == 1
+    assert set(await other.committed()) == {"c"}
+    assert not other.run.root.exists()
+    assert behind.run.root.exists()
+    s3_proxy.heal()
+    assert await behind.recovered() == 1
+    assert set(await behind.committed()) == {"a", "b"}
 
 
 async def test_without_a_disk_a_job_is_committed_as_far_as_it_was_sent(
