@@ -54,11 +54,16 @@ def folder_bucket(root: Path) -> Bucket:
     return Bucket.open(LocalBucket(root), None)
 
 
+STANDARD_STREAMS = 3
+"""They are open in every process."""
+
+
 @contextmanager
 def no_descriptors() -> Iterator[None]:
     """Let this process open nothing while the block runs."""
     soft, hard = getrlimit(RLIMIT_NOFILE)
-    setrlimit(RLIMIT_NOFILE, (0, hard))
+    # Not 0: poll(2) refuses to wait for more descriptors than the limit, and a server of this process ended with it.
+    setrlimit(RLIMIT_NOFILE, (STANDARD_STREAMS, hard))
     try:
         yield
     finally:

@@ -52,6 +52,14 @@ class HurriedLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: self.ends())
         return future
 
+    async def shutdown_default_executor(self, *seconds: float | None) -> None:
+        """Let the end of the threads count as under way: Python 3.12 and newer wait for it with a limit."""
+        self.begins()
+        try:
+            await super().shutdown_default_executor(*seconds)
+        finally:
+            self.ends()
+
     def time(self) -> float:
         """Return the time, with what was skipped."""
         return super().time() + self._hurried.skipped
