@@ -144,7 +144,7 @@ class Git:
         Raises:
             GitError: It failed.
         """
-        # Imported here, because it takes 70 ms and a run without a new release does not need it.
+        # Imported here: it takes 30 ms, and what asks no repository does without.
         from tenacity import (  # noqa: PLC0415
             AsyncRetrying,
             retry_if_exception,
