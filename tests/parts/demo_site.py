@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.parts.ports import LOOPBACK
 from tests.parts.program import Program
 
 SCRAPERS = Path(__file__).parents[2] / "scrapers"
@@ -27,11 +28,11 @@ class DemoSite:
 
 
 @contextmanager
-def serving_demo(folder: Path) -> Iterator[DemoSite]:
-    """Serve the site; its log is in `folder`."""
+def serving_demo(folder: Path, host: str = LOOPBACK) -> Iterator[DemoSite]:
+    """Serve the site at an address of this machine; its log is in `folder`."""
     log = folder / "site.log"
-    command = [sys.executable, "-m", "demo_site", "--port", "0"]
+    command = [sys.executable, "-m", "demo_site", "--host", host, "--port", "0"]
     site = Program(command, log=log, environ={"PYTHONPATH": str(SCRAPERS)})
-    listening = re.compile(r"listening on (http://127\.0\.0\.1:\d+)/\n")
+    listening = re.compile(r"listening on (http://\S+:\d+)/\n")
     with site.serving(lambda: bool(listening.search(log.read_text())), seconds=START_SECONDS):
         yield DemoSite(listening.findall(log.read_text())[0], site)

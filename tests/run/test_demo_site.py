@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 import requests
 
 from agent.demo import demo_site
+from tests.parts.demo_site import SCRAPERS
 
-SCRAPERS = Path(__file__).parents[2] / "scrapers"
 LONG = "x" * 60_000
 """Of a path: a few lines with it in the site's log are more than a pipe holds."""
 

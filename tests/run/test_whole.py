@@ -4,8 +4,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,14 +11,13 @@ from frictionless import validate
 
 from tests.bucket.bucket import Bucket, Run
 from tests.parts.command import completed
+from tests.parts.demo_site import SCRAPERS, DemoSite, serving_demo
 from tests.parts.docker_engine import DockerEngine
-from tests.parts.program import Program
 from tests.parts.recorder import Recorder
 from tests.parts.repo import Repo
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench, Ran, finish, job
 
-SCRAPERS = Path(__file__).parents[2] / "scrapers"
 RELEASED = ("jobs.toml", "pyproject.toml", "uv.lock", "scrapers/**/*.py")
 SITE = "http://127.0.0.1:8787"
 FILES = {
@@ -35,26 +32,11 @@ FILES = {
 }
 
 
-@contextmanager
-def demo_site(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve the site; yield its URL."""
-    log = folder / "site.log"
-    command = [sys.executable, "-m", "demo_site", "--host", host, "--port", "0"]
-    site = Program(command, log=log, environ={"PYTHONPATH": str(SCRAPERS)})
-    site.start(lambda: "listening on " in log.read_text(), seconds=60)
-    found = re.search(r"listening on (http://\S+?)/?\n", log.read_text())
-    assert found is not None
-    try:
-        yield found.group(1)
-    finally:
-        site.stop()
-
-
-def release(repo: Repo, site: str) -> None:
+def release(repo: Repo, site: DemoSite) -> None:
     """Publish the scrapers as they are, to scrape `site`."""
     paths = [path for pattern in RELEASED for path in SCRAPERS.glob(pattern)]
     files = {path.relative_to(SCRAPERS).as_posix(): path.read_text("utf-8") for path in paths}
-    files["jobs.toml"] = files["jobs.toml"].replace(SITE, site)
+    files["jobs.toml"] = files["jobs.toml"].replace(SITE, site.url)
     repo.release("v1.0.0", files)
 
 
@@ -82,7 +64,7 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     bucket = Bucket.on_s3(s3_server, s3_bucket)
     bench.environ |= bucket.environ
     bench.store = bucket.environ["MAYFLY_STORE_URL"]
-    with demo_site(bench.folder, docker_engine.gateway()) as site:
+    with serving_demo(bench.folder, docker_engine.gateway()) as site:
         release(bench.repo, site)
         ran = bench.run(browser__image=selenium_image)
     run = bucket.run(ran.run_id)
@@ -98,7 +80,7 @@ def test_the_scrapers_run_on_a_grid_that_somebody_else_runs(
     bench: Bench, bucket: Bucket, grid_url: str
 ) -> None:
     """With a URL, nothing is started, and downloads come through the Grid because no disk is shared."""
-    with demo_site(bench.folder) as site:
+    with serving_demo(bench.folder) as site:
         release(bench.repo, site)
         ran = bench.run(browser__url=grid_url)
     check_delivered(bench, ran, bucket.run(ran.run_id), "remote")
