@@ -18,9 +18,6 @@ from random import Random
 from typing import Self
 
 from agent.base.errors import MayflyError
-from agent.bucket.address import LocalBucket, S3Bucket
-from agent.config.credentials import Credentials
-from consumer.bucket import ReadOnlyBucket
 from consumer.follow import poll
 from consumer.pull.folder import Destination
 from consumer.pull.plan import Wish
@@ -162,11 +159,9 @@ class Puller(_Beside):
         rejected: Jobs that were not what they said.
     """
 
-    def __init__(
-        self, address: LocalBucket | S3Bucket, credentials: Credentials | None, dest: Path
-    ) -> None:
+    def __init__(self, dest: Path, bucket: Bucket) -> None:
         super().__init__()
-        self._address, self._credentials, self._dest = address, credentials, dest
+        self._dest, self._bucket = dest, bucket
         self._store: Store | None = None
         self.rejected: list[str] = []
         self.pulls = 0
@@ -198,7 +193,7 @@ class Puller(_Beside):
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _pull(self) -> None:
-        bucket = ReadOnlyBucket.open(self._address, self._credentials)
+        bucket = self._bucket.reader()
         if self._store is None:
             self._store = Store.open(None, bucket.identity, datetime.now(UTC))
         await poll(bucket, self._store, datetime.now(UTC))

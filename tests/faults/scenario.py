@@ -1,19 +1,17 @@
 """A small day of a scraper's life, different for each seed: a release, shell jobs, files, states, early uploads."""
 
+import asyncio
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from agent.base.processes import kill_marked
 from tests.bucket.bucket import Bucket
 from tests.bucket.layout import log_key
 from tests.bucket.sound import Broken, File, Inspection, Looker, examine
@@ -177,12 +175,12 @@ class Scenario:
         command[position : position + 2] = killer
         return self.killed(command)
 
-    def killed(self, command: list[str], environ: Mapping[str, str] | None = None) -> bool:
+    def killed(self, command: list[str]) -> bool:
         """Do a run by another command line, and tell whether it was killed."""
         with (self.bench.folder / "stderr.log").open("w+") as stderr:
             process = subprocess.Popen(
                 command,
-                env={**self.bench.environment(), **(environ or {})},
+                env=self.bench.environment(),
                 cwd=self.bench.folder,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -216,7 +214,7 @@ class Scenario:
         self.wiped.due |= due
         for run, log in gone.items():
             self._compare(run, log.read_bytes() if log.exists() else b"", now)
-            _end_jobs(run)
+            asyncio.run(kill_marked(f"MAYFLY_RUN_ID={run}"))  # gone with the machine
         shutil.rmtree(self.bench.state)
 
     def _compare(self, run: str, written: bytes, now: float) -> None:
@@ -233,13 +231,13 @@ class Scenario:
         self.wiped.unreadable += max(0, due - there)
         self.wiped.unreadable += not written.startswith(stored)
 
-    def converge(self, most: int = 2) -> int:
-        """Do runs until nothing waits any more; return how many, `most` + 1 for never."""
-        for number in range(1, most + 1):
+    def converge(self) -> int:
+        """Do runs until nothing waits any more; return how many, 3 for never."""
+        for number in (1, 2):
             ran = self.settle()
             if ran.code in DONE and not self.bench.spool:
                 return number
-        return most + 1
+        return 3
 
     def examine(self) -> Broken:
         """Return what does not hold of the bucket now."""
@@ -262,12 +260,3 @@ class Scenario:
 def _moment(line: bytes) -> float:
     """Return when a line of a log was written, in seconds."""
     return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
-
-
-def _end_jobs(run: str) -> None:
-    """End what a dead agent has left of a run: it is gone with its machine."""
-    mark = f"MAYFLY_RUN_ID={run}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)

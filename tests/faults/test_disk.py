@@ -135,7 +135,6 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path) -> None:
             *("what there is not enough of", "runs", "exit codes: times"),
             *FAULTS,
         ),
-        seed=None,
         long=STEP == 1,
     )
     faults: list[str] = []

@@ -64,7 +64,6 @@ def test_a_pull_without_room(tmp_path: Path, bucket: Bucket) -> None:
             *("what is left", "pulls", "exit codes: times"),
             *("unclear", "partial", "not completed"),
         ),
-        seed=None,
         long=STEP == 1,
     )
     runs, dest, problems = count(), tmp_path / "home", []

@@ -65,7 +65,6 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
             *("lie", "about", "noticed before the commit"),
             *("delivered afterwards", "wrong reads"),
         ),
-        seed=None,
         long=LONG,
     )
     world = World.make(tmp_path / "world", s3_proxy)
@@ -74,7 +73,7 @@ def test_a_lie_is_noticed_before_the_commit(tmp_path: Path, s3_proxy: FaultProxy
     dest = tmp_path / "home"
     with (
         Inspector(dest, world.bucket) as inspector,
-        Puller(world.address, world.credentials, dest) as puller,
+        Puller(dest, world.bucket) as puller,
     ):
         for lie, what in cases():
             if what == "the manifest":

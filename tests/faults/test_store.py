@@ -177,7 +177,7 @@ def test_faults_of_a_store(tmp_path: Path, s3_proxy: FaultProxy) -> None:
         whole = Tally()
         with (
             Inspector(dest, world.bucket) as inspector,
-            Puller(world.address, world.credentials, dest) as puller,
+            Puller(dest, world.bucket) as puller,
         ):
             for seed, rng in seeds(SEED + 1000 * number, RUNS or 1):
                 trial(world, fault, places, seed, rng, tally=whole)

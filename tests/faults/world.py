@@ -7,8 +7,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.bucket.address import S3Bucket, bucket_at
-from agent.config.credentials import Credentials
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import File, Looker, lost
 from tests.parts.faultproxy import FaultProxy
@@ -84,18 +82,6 @@ class World:
     def seed(self, seed: int) -> None:
         """Choose the files of the runs to come."""
         (self.bench.folder / "seed").write_text(str(seed))
-
-    @property
-    def address(self) -> S3Bucket:
-        """The bucket as a reader addresses it, through the proxy."""
-        address = bucket_at(self.bucket.objects.store, Path("/nowhere"))
-        assert isinstance(address, S3Bucket)
-        return address
-
-    @property
-    def credentials(self) -> Credentials:
-        """The reader's."""
-        return Credentials(self.proxy.store.access_key, self.proxy.store.secret_key)
 
     def problems(self, ran: Ran, seed: int) -> list[str]:
         """Return what is not as it must be of a run that is said to be delivered."""
