@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.parts.aws import KEYS, REGION, Aws
-from tests.parts.command import completed
+from tests.parts.command import completed, script
 from tests.parts.metadata import Metadata
 
 SCRIPT = Path(__file__).parents[2] / "systemd/cloudwatch.sh"
@@ -25,9 +25,7 @@ def power_off(
     """Run what runs when the machine goes off, with a journal of some entries."""
     journal = folder / "journal"
     journal.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
-    stub = folder / "journalctl"
-    stub.write_text(f'#!/bin/sh\nexec cat "{journal}"\n')
-    stub.chmod(0o755)
+    script(folder / "journalctl", f'#!/bin/sh\nexec cat "{journal}"\n')
     zone = f"{REGION}a"
     with Metadata(credentials=KEYS, tags=tags, instance_id=MACHINE, zone=zone) as machine:
         environ = {

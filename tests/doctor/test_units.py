@@ -9,6 +9,7 @@ import pytest
 from agent.doctor.examine import State
 from agent.doctor.parts import units
 from tests.doctor.installations import Ask
+from tests.parts.command import script
 
 SYSTEMD = Path(__file__).parent.parent.parent / "systemd"
 
@@ -35,9 +36,8 @@ async def test_units_that_do_not_fit_are_found(
 ) -> None:
     """A run that would be cut short is a finding with a remedy; a machine without our units is none."""
     load, longest, deadline = shown
-    program = tmp_path / "systemctl"
-    program.write_text(SYSTEMCTL.format(load=load, longest=longest, deadline=deadline))
-    program.chmod(0o755)
+    says = SYSTEMCTL.format(load=load, longest=longest, deadline=deadline)
+    script(tmp_path / "systemctl", says)
     finding = await units(installation(machine=True, PATH=f"{tmp_path}:/usr/bin:/bin"))
     assert finding.state is state
     assert ("install.sh --limit 120m" in finding.remedy) == (state is State.FAILED)
@@ -50,8 +50,9 @@ async def test_a_laptop_has_no_units(installation: Ask) -> None:
 
 def test_every_unit_and_script_is_installed(tmp_path: Path) -> None:
     """Whatever is in the folder, by its kind; the guards of the power are wanted early; `--limit` moves both units."""
-    script = SYSTEMD / "install.sh"
-    subprocess.run([script, "--root", tmp_path, "--limit", "5h"], check=True, timeout=60)
+    subprocess.run(
+        [SYSTEMD / "install.sh", "--root", tmp_path, "--limit", "5h"], check=True, timeout=60
+    )
     units = tmp_path / "usr/lib/systemd/system"
     for path in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.timer"), *SYSTEMD.glob("*.d/*.conf")):
         assert (units / path.relative_to(SYSTEMD)).read_bytes() == path.read_bytes()

@@ -12,7 +12,7 @@ import hcl2
 import pytest
 
 from tests.parts.aws import Aws
-from tests.parts.command import completed
+from tests.parts.command import completed, script
 from tests.parts.machine_disk import ROOT
 from tests.parts.missing import program
 from tests.parts.repo import make_signer
@@ -20,13 +20,6 @@ from tests.parts.repo import make_signer
 PACKER = ROOT / "packer"
 SCRIPTS = sorted(path for path in PACKER.rglob("*.sh"))
 QUIET = {**os.environ, "CHECKPOINT_DISABLE": "1"}
-
-
-def script(path: Path, text: str) -> Path:
-    """Write a program that stands in for another."""
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 def ami(environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":

@@ -86,6 +86,13 @@ def logged(
         raise CommandError(f"{command[0]} ended with {done.returncode} ({log}):\n{end}")
 
 
+def script(path: Path, text: str) -> Path:
+    """Write a program that stands in for another, and return it."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
 def mayfly(
     *arguments: str, environ: Mapping[str, str], at: Path | None = None, stdin: str | None = None
 ) -> "subprocess.CompletedProcess[str]":

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Self
 
+from tests.parts.command import script
 from tests.parts.missing import MissingPartError, program
 from tests.parts.ports import LOOPBACK, free_ports
 from tests.parts.program import Program
@@ -27,11 +28,8 @@ CHROMIUM_FLAGS = (
 
 def chromium_wrapper(folder: Path) -> Path:
     """Write a program that starts Chromium as tests need it; for chromedriver's option `binary`."""
-    wrapper = folder / "chromium"
     flags = " ".join(CHROMIUM_FLAGS)
-    wrapper.write_text(f'#!/bin/sh\nexec {browser()} {flags} "$@"\n')
-    wrapper.chmod(0o755)
-    return wrapper
+    return script(folder / "chromium", f'#!/bin/sh\nexec {browser()} {flags} "$@"\n')
 
 
 def browser() -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket, Run
 from tests.bucket.sound import sound
+from tests.parts.command import script
 from tests.parts.heavy import tree_of_zeros
 from tests.parts.repo import Signer, make_signer
 from tests.run.bench import Bench, job
@@ -72,9 +73,8 @@ def test_a_huge_release_is_refused_and_the_files_arrive(
 
 def test_a_poisoned_repository_starts_nothing(bench: Bench, bucket: Bucket, ada: Signer) -> None:
     """Attributes in a release, configuration and hooks of both repositories, and git's own at home: no canary."""
-    canary, evil = bench.folder / "canary", bench.folder / "evil.sh"
-    evil.write_text(f"#!/bin/sh\ntouch {canary}\ncat\n")
-    evil.chmod(0o755)
+    canary = bench.folder / "canary"
+    evil = script(bench.folder / "evil.sh", f"#!/bin/sh\ntouch {canary}\ncat\n")
     bench.repo.release("v1.0", FILES, signer=ada)
     bench.run(code=0)
     text = "$Id$ $Format:%H$\n"

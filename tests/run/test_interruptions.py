@@ -17,6 +17,7 @@ from tests.bucket.bucket import Bucket, Run
 from tests.bucket.layout import DESCRIPTOR, RUNS, STATES, file_key
 from tests.bucket.objects import PREFIX
 from tests.bucket.sound import all_sound, sound
+from tests.parts.command import script
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import BlackHole, Delay, Fault, LoseAnswer, Throttle
 from tests.parts.stalled import silent
@@ -85,11 +86,8 @@ def test_a_job_that_waits_for_its_browser_hears_that_the_run_is_told_to_stop(
     real = shutil.which("chromedriver")
     folder = bench.folder / "bin"
     folder.mkdir()
-    driver = folder / "chromedriver"
-    driver.write_text(
-        f'#!/bin/sh\nmkdir {folder}/once && exec {real} "$@"\nexec sleep 300\n', "utf-8"
-    )
-    driver.chmod(0o755)
+    once = f'#!/bin/sh\nmkdir {folder}/once && exec {real} "$@"\nexec sleep 300\n'
+    script(folder / "chromedriver", once)
     bench.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     a = job("a", ["python3", "a.py"], browser=True, retries=1)
     bench.release("v1", a, {"a.py": KILLS_THE_BROWSER})

@@ -9,6 +9,7 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
+from tests.parts.command import script
 from tests.run.bench import Bench, job
 
 WRITES = "echo {text} > $MAYFLY_OUTPUT_DIR/{name}"
@@ -190,8 +191,7 @@ def test_what_a_job_did_is_told_although_systemd_has_forgotten_how_it_ended(
     tools, pid = bench.folder / "tools", bench.folder / "pid"
     tools.mkdir()
     for name, text in (("systemd-run", SYSTEMD_RUN), ("systemctl", SYSTEMCTL)):
-        (tools / name).write_text(text.format(pid=pid))
-        (tools / name).chmod(0o755)
+        script(tools / name, text.format(pid=pid))
     bench.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
     bench.release("v1", job("slow", ["sleep", "60"], timeout="1s") + job("brief", "exit 3"))
     run = bucket.run(bench.run(limits__isolation="systemd", limits__jobs="1").run_id)

@@ -7,6 +7,7 @@ import subprocess
 from tests.bucket.bucket import Bucket
 from tests.bucket.layout import ENTRIES
 from tests.bucket.sound import sound
+from tests.parts.command import script
 from tests.parts.missing import program
 from tests.run.bench import RUN_SECONDS, Bench, job
 
@@ -20,9 +21,7 @@ def test_a_machine_that_goes_off_leaves_the_deleting_to_the_next_run(
     programs = bench.folder / "programs"
     programs.mkdir()
     for name in ("systemctl", "shutdown"):
-        program = programs / name
-        program.write_text("#!/bin/sh\nexit 0\n")
-        program.chmod(0o755)
+        script(programs / name, "#!/bin/sh\nexit 0\n")
     bench.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
     bench.release("v1", JOBS)
     spool = bench.state / "spool"
