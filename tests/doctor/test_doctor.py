@@ -11,7 +11,6 @@ from agent import __version__
 from agent.base.errors import ExitCode, StoreError
 from agent.config.faults import Fault
 from agent.config.jobsfile import parse_jobs
-from agent.doctor.checks import CHECKS
 from agent.doctor.examine import Check, Finding, Installation, State, examine, failed, ok, skipped
 from agent.doctor.report import as_data, as_lines, exit_code
 from agent.release.context import ReleaseContext
@@ -19,23 +18,13 @@ from agent.release.memory import Memory, Writer
 from agent.release.obtain import obtain
 from agent.release.store import ReleaseStore, good_of
 from tests.doctor.installations import Ask, ask
+from tests.parts.command import script
 from tests.parts.compose import with_plugin
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import Repo
 
 JOBS = '[[job]]\nname = "quotes"\ncommand = ["true"]\n'
-
-
-async def test_a_laptop_that_is_set_up_is_well(
-    installation: Ask, repo_builder: Repo, git_server: GitServer
-) -> None:
-    """With a repository and nothing else configured, every check is fine or says why it is not needed."""
-    repo_builder.release("v1.0", {"jobs.toml": JOBS})
-    findings = await examine(installation(f"release.repository={git_server.url()}"), CHECKS)
-    assert [finding for finding in findings if finding.state is State.FAILED] == []
-    assert exit_code(findings) is ExitCode.DONE
-    assert all(finding.detail for finding in findings)
 
 
 async def test_faults_of_the_configuration_are_all_shown(installation: Ask) -> None:
@@ -122,9 +111,7 @@ async def test_uv_and_chromedriver_say_their_versions(installation: Ask, tmp_pat
     """Programs are started, not only looked for: one that ends with an error is no chromedriver."""
     assert (await ask("uv", installation())).detail.startswith("uv ")
     assert (await ask("chromedriver", installation())).detail.startswith("ChromeDriver ")
-    program = tmp_path / "chromedriver"
-    program.write_text("#!/bin/sh\nexit 3\n")
-    program.chmod(0o755)
+    script(tmp_path / "chromedriver", "#!/bin/sh\nexit 3\n")
     assert (await ask("chromedriver", installation(PATH=f"{tmp_path}:/bin"))).state is State.FAILED
 
 

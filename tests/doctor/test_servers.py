@@ -23,16 +23,11 @@ def s3(server: S3Server, bucket: str, endpoint: str | None = None) -> tuple[str,
     return f"store.url=s3://{bucket}/prod", f"store.endpoint={endpoint or server.url}"
 
 
-def keys(server: S3Server) -> dict[str, str]:
-    """The environment with the server's credentials."""
-    return {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
-
-
 async def test_a_store_is_written_read_listed_and_cleaned(
     installation: Ask, s3_server: S3Server, s3_bucket: str
 ) -> None:
     """A working store is fine, and keeps nothing of the examination."""
-    who = installation(*s3(s3_server, s3_bucket), **keys(s3_server))
+    who = installation(*s3(s3_server, s3_bucket), **s3_server.environ)
     finding = await ask("store", who)
     assert (finding.state, "write, read, list, delete" in finding.detail) == (State.OK, True)
     assert s3_server.keys(s3_bucket) == []
@@ -45,7 +40,7 @@ async def test_a_store_that_lies_is_found_out(
 ) -> None:
     """An answer of 200 is no proof: what was written is read back."""
     s3_proxy.inject(fault, times=None)
-    who = installation(*s3(s3_server, s3_bucket, s3_proxy.url), **keys(s3_server))
+    who = installation(*s3(s3_server, s3_bucket, s3_proxy.url), **s3_server.environ)
     finding = await ask("store", who)
     assert (finding.state, "something else" in finding.detail) == (State.FAILED, True)
 
@@ -54,7 +49,7 @@ async def test_wrong_keys_are_refused_with_a_remedy(
     installation: Ask, s3_server: S3Server, s3_bucket: str
 ) -> None:
     """The store's refusal is the failure, and no secret is in it."""
-    wrong = {**keys(s3_server), "AWS_SECRET_ACCESS_KEY": "not-the-secret-key"}
+    wrong = {**s3_server.environ, "AWS_SECRET_ACCESS_KEY": "not-the-secret-key"}
     finding = await ask("store", installation(*s3(s3_server, s3_bucket), **wrong))
     assert (finding.state, "refused" in finding.detail) == (State.FAILED, True)
     assert "not-the-secret-key" not in finding.detail
@@ -189,7 +184,7 @@ async def test_a_black_hole_of_a_store_ends_at_its_limit(
 ) -> None:
     """A store that swallows requests is a failure at the check's limit."""
     s3_proxy.inject(BlackHole(), times=None)
-    who = installation(*s3(s3_server, s3_bucket, s3_proxy.url), **keys(s3_server))
+    who = installation(*s3(s3_server, s3_bucket, s3_proxy.url), **s3_server.environ)
     check = next(check for check in CHECKS if check.name == "store")
     (finding,) = await examine(who, [Check("store", 1, check.ask)])
     assert finding.state is State.FAILED
