@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import structlog
-from structlog.testing import LogCapture
 
 from agent.base.errors import MetadataError
-from agent.base.logs import Log
+from agent.base.logs import RunLogger
 from agent.machine.instance import HostFacts, SpotNotice
 from agent.machine.metadata import (
     ENDPOINT,
@@ -22,9 +20,10 @@ from agent.machine.metadata import (
     metadata_endpoint,
     read_facts,
 )
+from tests.notify.conftest import Events
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.metadata import Metadata as Service
-from tests.parts.stalled import refused
+from tests.parts.stalled import refused, silent
 from tests.parts.waiting import wait_until
 
 LAUNCHED = datetime(2026, 11, 22, 18, 0, 3, tzinfo=UTC)
@@ -47,15 +46,9 @@ def environ_of(server: Service) -> dict[str, str]:
     return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{server.url}/"}
 
 
-def log_of(capture: LogCapture) -> Log:
-    """A log whose events are kept."""
-    logger: Log = structlog.wrap_logger(None, processors=[capture])
-    return logger
-
-
-async def test_facts_and_tags_come_with_one_token(service: Service) -> None:
+async def test_facts_and_tags_come_with_one_token(service: Service, run_logger: RunLogger) -> None:
     """All facts are read, with IMDSv2's token, which is asked for once."""
-    facts = await read_facts(environ_of(service), log_of(LogCapture()))
+    facts = await read_facts(environ_of(service), run_logger.log)
     assert facts is not None
     assert (facts.instance_id, facts.instance_type) == ("i-0123456789abcdef0", "t3.medium")
     assert (facts.zone, facts.region) == ("ap-northeast-3a", "ap-northeast-3")
@@ -100,25 +93,28 @@ async def test_a_service_that_recovers_in_time_is_not_noticed(service: Service) 
 
 
 @pytest.mark.long
-async def test_a_machine_without_credits_still_learns_its_slot(service: Service) -> None:
+async def test_a_machine_without_credits_still_learns_its_slot(
+    service: Service, run_logger: RunLogger
+) -> None:
     """What takes a busy machine many seconds is no reason to do without the slot."""
     service.delay = 0.5
-    facts = await read_facts(environ_of(service), log_of(LogCapture()))
+    facts = await read_facts(environ_of(service), run_logger.log)
     assert facts is not None
     assert facts.slot == datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
 
 @pytest.mark.long
-async def test_a_service_that_fails_is_an_event_and_empty_facts(service: Service) -> None:
+async def test_a_service_that_fails_is_an_event_and_empty_facts(
+    service: Service, run_logger: RunLogger, events: Events
+) -> None:
     """A run on a machine whose service is broken goes on without facts, in bounded time."""
     service.status = 500
-    capture = LogCapture()
     began = time.monotonic()
-    facts = await read_facts(environ_of(service), log_of(capture))
+    facts = await read_facts(environ_of(service), run_logger.log)
     assert facts == HostFacts()
     assert time.monotonic() - began < FACTS_SECONDS + SLACK
-    assert [entry["event"] for entry in capture.entries] == ["metadata.unavailable"]
-    assert "HTTP 500" in capture.entries[0]["reason"]
+    assert [event["event"] for event in events] == ["metadata.unavailable"]
+    assert "HTTP 500" in events[0]["reason"]
 
 
 async def test_a_service_that_forbids_is_an_error_at_once(service: Service) -> None:
@@ -138,48 +134,35 @@ class _Portal(QuietHandler):
 
 
 @contextmanager
-def hanging() -> Iterator[str]:
-    """A service that takes a minute for each answer."""
-    with Service() as service:
-        service.delay = 60
-        yield service.url
-
-
-@contextmanager
-def nobody() -> Iterator[str]:
-    """An address that refuses connections."""
-    with refused() as address:
-        yield f"http://{address}"
-
-
-@contextmanager
 def portal() -> Iterator[str]:
     """A redirect that is not followed, and must not end who asks: the watch for a notice, or the run."""
     with LoopbackHttp(_Portal) as server:
-        yield server.url
+        yield server.url.removeprefix("http://")
 
 
-@pytest.mark.parametrize("address", [hanging, nobody, portal])
+@pytest.mark.parametrize("address", [silent, refused, portal])
 async def test_no_answer_is_a_bounded_error(
     address: Callable[[], AbstractContextManager[str]],
 ) -> None:
     """A look at the notices ends, so that there can be another one."""
     began = time.monotonic()
-    with address() as url, pytest.raises(MetadataError):
-        await Metadata(url).notice()
+    with address() as place, pytest.raises(MetadataError):
+        await Metadata(f"http://{place}").notice()
     assert time.monotonic() - began < NOTICE_SECONDS + SLACK
 
 
-async def test_a_machine_that_is_not_ec2s_asks_nobody(tmp_path: Path, service: Service) -> None:
+async def test_a_machine_that_is_not_ec2s_asks_nobody(
+    tmp_path: Path, service: Service, run_logger: RunLogger
+) -> None:
     """The firmware's marks decide, unless the environment switches the service off, as for boto3."""
     (tmp_path / "sys_vendor").write_text("LENOVO\n")
     for firmware in (tmp_path, tmp_path / "nothing"):
         assert metadata_endpoint({}, firmware) is None
-        assert await read_facts({}, log_of(LogCapture()), firmware) is None
+        assert await read_facts({}, run_logger.log, firmware) is None
     (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
     assert metadata_endpoint({}, tmp_path) == ENDPOINT
     environ = {**environ_of(service), "AWS_EC2_METADATA_DISABLED": "TRUE"}
-    assert await read_facts(environ, log_of(LogCapture()), tmp_path) is None
+    assert await read_facts(environ, run_logger.log, tmp_path) is None
     assert service.requests == []
 
 

@@ -3,12 +3,11 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-import structlog
-from structlog.testing import LogCapture
 
-from agent.base.logs import Log
+from agent.base.logs import RunLogger
 from agent.config.settings import Cost as Prices
 from agent.contract.facts import Cost
 from agent.machine.cost import Rate
@@ -42,8 +41,8 @@ class Asker:
     def __init__(self, cache: Path, environ: dict[str, str]) -> None:
         self.cache = cache
         self.environ = environ
-        self.events = LogCapture()
-        self.log: Log = structlog.wrap_logger(None, processors=[self.events])
+        self.events: list[dict[str, Any]] = []
+        self.log = RunLogger(self.events.append).log
 
     async def rate(self) -> Rate | None:
         """The price now."""
@@ -93,7 +92,7 @@ async def test_ec2s_price_is_kept_and_not_asked_for_again(asker: Asker) -> None:
     again = await asker.rate()
     assert again is not None
     assert again.usd_hour == rate.usd_hour
-    assert asker.events.entries == []
+    assert asker.events == []
 
 
 async def test_an_older_price_serves_while_ec2_does_not_answer(lost: Asker) -> None:
@@ -102,7 +101,7 @@ async def test_an_older_price_serves_while_ec2_does_not_answer(lost: Asker) -> N
     rate = await lost.rate()
     assert rate is not None
     assert rate.usd_hour == 0.0111
-    assert [entry["event"] for entry in lost.events.entries] == ["cost.no_spot_price"]
+    assert [entry["event"] for entry in lost.events] == ["cost.no_spot_price"]
     lost.remember(asked=(NOW - USABLE - timedelta(minutes=1)).isoformat())
     assert await lost.rate() is None
 
@@ -132,7 +131,7 @@ async def test_an_endpoint_that_is_no_address_is_no_failure(lost: Asker) -> None
     """A price is an estimate, and the rest of the run's end must not miss for it."""
     lost.environ["AWS_ENDPOINT_URL_EC2"] = "nonsense"
     assert await lost.rate() is None
-    (event,) = lost.events.entries
+    (event,) = lost.events
     assert (event["event"], "nonsense" in event["reason"]) == ("cost.no_spot_price", True)
 
 
@@ -170,7 +169,7 @@ async def test_without_permission_the_configured_price_counts(lost: Asker) -> No
 async def test_a_laptop_costs_nothing_that_we_know(lost: Asker, facts: HostFacts | None) -> None:
     """Without an instance there is no cost, and nobody is asked."""
     assert await costs(lost, facts, Prices(hourly=1)) is None
-    assert lost.events.entries == []
+    assert lost.events == []
 
 
 def test_the_kernel_says_how_much_the_cpus_worked(tmp_path: Path) -> None:

@@ -15,10 +15,8 @@ from agent.batch.history import History
 from agent.batch.log import PAUSES, LogReader, LogWriter, heard
 from agent.batch.session import BatchSession
 from agent.batch.which import Purpose
-from agent.bucket.address import LocalBucket
 from agent.bucket.store import Bucket
-from agent.contract.entries import MOST_BYTES, Began, Invalid, Object, Output
-from agent.contract.facts import Host
+from agent.contract.entries import MOST_BYTES, Invalid, Object, Output
 from agent.contract.ids import Batch, run_id
 from agent.contract.layout import (
     INDEX,
@@ -32,17 +30,13 @@ from agent.contract.layout import (
 from tests.batch.entries import closed, job, jobs, planned
 from tests.batch.memory import MemoryBucket
 from tests.delivery.buckets import s3_bucket as open_bucket
+from tests.delivery.world import began, folder_bucket, now
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.faults import Answer, LoseAnswer
+from tests.parts.faults import Answer, Fault, LoseAnswer
 from tests.parts.seaweed import S3Server
 
 BATCH = Batch.of_shard("nightly", "monday.v2", 3, 8)
 SLOT = Purpose(slot=datetime(2026, 11, 22, 18, 0, tzinfo=UTC))
-
-
-def now() -> datetime:
-    """Return this machine's time."""
-    return datetime.now(UTC)
 
 
 def run_named(name: bytes, ago: timedelta = timedelta(0)) -> str:
@@ -53,18 +47,11 @@ def run_named(name: bytes, ago: timedelta = timedelta(0)) -> str:
 RUN, OTHER = run_named(b"abc"), run_named(b"xyz")
 
 
-def began() -> Began:
-    """Return a beginning."""
-    deadline = now() + timedelta(hours=1)
-    host = Host(name="host")
-    return Began(started=now(), deadline=deadline, host=host, agent="1", channel="main")
-
-
 @pytest.fixture(params=["folder", "s3"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     """An empty bucket of either kind."""
     if request.param == "folder":
-        return Bucket.open(LocalBucket(tmp_path / "bucket"), None)
+        return folder_bucket(tmp_path / "bucket")
     server: S3Server = request.getfixturevalue("s3_server")
     return open_bucket(server, server.make_bucket())
 
@@ -226,9 +213,6 @@ async def test_what_was_before_is_found(bucket: Bucket) -> None:
 def proxied(s3_server: S3Server, s3_proxy: FaultProxy, s3_bucket: str) -> Bucket:
     """A bucket behind a proxy."""
     return open_bucket(s3_server, s3_bucket, s3_proxy.url)
-
-
-Fault = Answer | LoseAnswer
 
 
 @pytest.mark.parametrize(
