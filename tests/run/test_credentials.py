@@ -83,10 +83,7 @@ def test_a_role_whose_keys_are_late_costs_the_run_nothing(
     """The bucket's keys are the role's, and the metadata service has none yet."""
     bench.release("v1", PLAIN)
     with Metadata() as machine:
-        bench.environ |= {
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
-            "AWS_EC2_METADATA_DISABLED": "false",
-        }
+        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = machine.url
         with bench.running() as process:
             wait_until(
                 lambda: any("/iam/" in path for _, path, _ in machine.requests),

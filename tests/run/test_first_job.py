@@ -34,9 +34,7 @@ def test_the_first_job_waits_for_no_import_that_it_does_not_need(
     bench: Bench, s3_server: S3Server, s3_bucket: str, tmp_path: Path
 ) -> None:
     """With a bucket on S3, whose keys are in the environment, and a release that is there already."""
-    bucket = Bucket.on_s3(s3_server, s3_bucket)
-    bench.store = bucket.environ["MAYFLY_STORE_URL"]
-    bench.environ |= bucket.environ
+    bench.deliver_to(Bucket.on_s3(s3_server, s3_bucket))
     bench.release("v1", JOB)
     bench.run()  # the next one knows that no browser is needed
     loaded = tmp_path / "loaded"

@@ -16,10 +16,7 @@ def machine(bench: Bench) -> Iterator[Metadata]:
     """The metadata service of the machine."""
     bench.release("v1", job("plain", "echo x > $MAYFLY_OUTPUT_DIR/file"))
     with Metadata() as machine:
-        bench.environ |= {
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": machine.url,
-            "AWS_EC2_METADATA_DISABLED": "false",
-        }
+        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = machine.url
         yield machine
 
 

@@ -129,11 +129,7 @@ def ec2(bench: Bench, aws: dict[str, str]) -> Iterator[Metadata]:
     """The bench's computer is an EC2 machine, started now, for the slot."""
     with Metadata(tags={"mayfly-slot": SLOT}) as service:
         service.said["meta-data/public-ipv4"] = "192.0.2.1"
-        bench.environ |= aws
-        bench.environ |= {
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url,
-            "AWS_EC2_METADATA_DISABLED": "false",
-        }
+        bench.environ |= aws | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url}
         bench.settings["cost.hourly"] = "0.05"
         bench.release("v1.0", JOB, {"job.sh": SCRIPT})
         yield service

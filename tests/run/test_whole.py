@@ -45,9 +45,11 @@ def check_delivered(bench: Bench, ran: Ran, run: Run, kind: str) -> None:
     assert ran.code == 0, ran.stderr[-3000:]
     assert run.results == FILES
     assert run.record["browser"]["kind"] == kind
-    verified = bench.mayfly("verify", ran.run_id, "--store", bench.store)
+    verified = bench.mayfly("verify", ran.run_id, at=bench.folder, **bench.bucket.environ)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    status = json.loads(bench.mayfly("status", "--json", "--store", bench.store).stdout)
+    status = json.loads(
+        bench.mayfly("status", "--json", at=bench.folder, **bench.bucket.environ).stdout
+    )
     assert ran.run_id in json.dumps(status)
 
 
@@ -61,13 +63,11 @@ def test_the_scrapers_run_in_a_container_and_arrive_in_s3(
     """Release from git, the Selenium Grid in Docker, three jobs, S3: the run of the machine, all of it real."""
     bench.with_browser()
     bench.environ |= docker_engine.environ
-    bucket = Bucket.on_s3(s3_server, s3_bucket)
-    bench.environ |= bucket.environ
-    bench.store = bucket.environ["MAYFLY_STORE_URL"]
+    bench.deliver_to(Bucket.on_s3(s3_server, s3_bucket))
     with serving_demo(bench.folder, docker_engine.gateway()) as site:
         release(bench.repo, site)
         ran = bench.run(browser__image=selenium_image)
-    run = bucket.run(ran.run_id)
+    run = bench.bucket.run(ran.run_id)
     check_delivered(bench, ran, run, "container")
     record = run.record
     assert record["browser"]["image"] == selenium_image
