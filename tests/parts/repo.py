@@ -91,7 +91,6 @@ class Repo:
         name: str,
         *,
         at: str = "HEAD",
-        annotated: bool = True,
         signer: Signer | None = None,
         force: bool = False,
     ) -> str:
@@ -99,7 +98,7 @@ class Repo:
         options = ["--force"] if force else []
         if signer is not None:
             options += ["--sign", "--message", f"Release {name}"]
-        elif annotated:
+        else:
             options += ["--annotate", "--message", f"Release {name}"]
         key = [] if signer is None else ["-c", f"user.signingKey={signer.key}"]
         self.git("-c", "gpg.format=ssh", *key, "tag", *options, name, at)
