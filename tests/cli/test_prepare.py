@@ -25,9 +25,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def prepare(bench: Bench) -> subprocess.CompletedProcess[str]:
     """Run `mayfly prepare` on the bench."""
-    settings = {"release.repository": bench.repo.bare, "paths.state": bench.state}
-    pairs = [f"{key}={value}" for key, value in (settings | bench.settings).items()]
-    return bench.mayfly("prepare", *(text for pair in pairs for text in ("--set", pair)))
+    return bench.mayfly("prepare", *bench.sets())
 
 
 def test_the_first_run_needs_no_repository(bench: Bench) -> None:

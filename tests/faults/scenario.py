@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import shutil
-import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -177,17 +176,7 @@ class Scenario:
 
     def killed(self, command: list[str]) -> bool:
         """Do a run by another command line, and tell whether it was killed."""
-        with (self.bench.folder / "stderr.log").open("w+") as stderr:
-            process = subprocess.Popen(
-                command,
-                env=self.bench.environment(),
-                cwd=self.bench.folder,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                start_new_session=True,
-            )
-            process.args = str(self.bench.folder / "stderr.log")
+        with self.bench.started(command) as process:
             ran = finish(process)
         assert ran.code in {*DONE, -9, 137}, ran.stderr[-3000:]
         return ran.code in (-9, 137)

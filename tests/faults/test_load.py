@@ -18,7 +18,6 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.faults.figures import Figures
-from tests.parts.command import completed
 from tests.parts.seaweed import S3Server
 from tests.run.bench import Bench
 
@@ -181,13 +180,7 @@ def _usual(loads: list[Load]) -> Load:
 
 def _verified(bench: Bench, run: str, files: int) -> None:
     """Have `mayfly verify` read all of a run."""
-    command = bench.command()
-    store = ["--store", bench.store]
-    pairs = [text for text in command if text.startswith("store.endpoint")]
-    sets = [text for pair in pairs for text in ("--set", pair)]
-    done = completed(
-        [*command[:3], "verify", run, "--json", *store, *sets], environ=bench.environment()
-    )
+    done = bench.at_home("verify", run, "--json")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     report: dict[str, Any] = json.loads(done.stdout)
     assert report["files"] > files, "all of them, and what names them"

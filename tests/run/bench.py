@@ -145,8 +145,8 @@ class Bench:
         self.settings["secrets.source"] = str(path)
         return path
 
-    def command(self, *arguments: str, **settings: str) -> list[str]:
-        """Return the command line of a run."""
+    def sets(self, **settings: str) -> list[str]:
+        """Return the options with what commands on this computer are told, and with settings of one command alone."""
         pairs = {
             "release.repository": str(self.repo.bare),
             "paths.state": str(self.state),
@@ -158,8 +158,12 @@ class Bench:
             **self.settings,
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
-        sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
-        return [*self.program, "run", "--json", "--store", self.store, *sets, *arguments]
+        return [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
+
+    def command(self, *arguments: str, **settings: str) -> list[str]:
+        """Return the command line of a run."""
+        told = ("--store", self.store, *self.sets(**settings))
+        return [*self.program, "run", "--json", *told, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the command's environment: the test's own, without this machine's Mayfly and account at AWS."""
@@ -172,6 +176,10 @@ class Bench:
         around = {**self.environment(), **environ}
         return mayfly(*arguments, environ=around, at=at or self.folder)
 
+    def at_home(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of home's to its end; it is told of the bucket by its environment."""
+        return self.mayfly(*arguments, at=self.folder, **self.bucket.environ)
+
     def run(self, *arguments: str, code: int | None = None, **settings: str) -> Ran:
         """Do a run to its end, with an exit code if one is given."""
         with self.running(*arguments, **settings) as process:
@@ -183,8 +191,17 @@ class Bench:
         # Ids of runs sort by second, and by chance within one: a run begins after the second in which the last ended.
         while int(time.time()) <= self._ended:
             time.sleep(0.05)
+        try:
+            with self.started(self.command(*arguments, **settings)) as process:
+                yield process
+        finally:
+            self._ended = int(time.time())
+
+    @contextmanager
+    def started(self, command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+        """Start a run by another command line, at once; leaving the block kills it as well."""
         process = subprocess.Popen(
-            self.command(*arguments, **settings),
+            command,
             env=self.environment(),
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -199,7 +216,6 @@ class Bench:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait(RUN_SECONDS)
-            self._ended = int(time.time())
 
 
 def finish(process: "subprocess.Popen[str]", code: int | None = None) -> Ran:

@@ -232,7 +232,7 @@ def test_every_name_that_a_linux_disk_allows_arrives(
 
 def _mayfly(bench: Bench, *arguments: str) -> None:
     """Do something at home, with the bucket of the bench."""
-    done = bench.mayfly(*arguments, at=bench.folder, **bench.bucket.environ)
+    done = bench.at_home(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

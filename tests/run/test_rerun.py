@@ -38,14 +38,7 @@ def publish(bench: Bench, tag: str) -> str:
 
 def rerun(bench: Bench, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Rerun a job on this computer."""
-    pairs = {
-        "release.repository": str(bench.repo.bare),
-        "paths.state": str(bench.state),
-        "browser.url": "http://127.0.0.1:9",
-        "browser.port": "0",
-        "notify.healthchecks": "http://127.0.0.1:9/ping",
-    }
-    sets = [text for key, value in pairs.items() for text in ("--set", f"{key}={value}")]
+    sets = bench.sets(notify__healthchecks="http://127.0.0.1:9/ping")
     return bench.mayfly("rerun", "--store", bench.store, *sets, *arguments)
 
 

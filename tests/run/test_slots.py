@@ -137,7 +137,7 @@ def ec2(bench: Bench, aws: dict[str, str]) -> Iterator[Metadata]:
 
 def consumer(bench: Bench, *arguments: str) -> Any:
     """Return what a command at home says of the bucket."""
-    done = bench.mayfly(*arguments, "--json", "--store", bench.store)
+    done = bench.at_home(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -45,11 +45,9 @@ def check_delivered(bench: Bench, ran: Ran, run: Run, kind: str) -> None:
     assert ran.code == 0, ran.stderr[-3000:]
     assert run.results == FILES
     assert run.record["browser"]["kind"] == kind
-    verified = bench.mayfly("verify", ran.run_id, at=bench.folder, **bench.bucket.environ)
+    verified = bench.at_home("verify", ran.run_id)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    status = json.loads(
-        bench.mayfly("status", "--json", at=bench.folder, **bench.bucket.environ).stdout
-    )
+    status = json.loads(bench.at_home("status", "--json").stdout)
     assert ran.run_id in json.dumps(status)
 
 
