@@ -78,19 +78,17 @@ def test_keys_and_secrets_come_from_ssm(
 
 @pytest.mark.long
 def test_a_role_whose_keys_are_late_costs_the_run_nothing(
-    bench: Bench, s3_server: S3Server, closed: Bucket
+    bench: Bench, s3_server: S3Server, closed: Bucket, ec2: Metadata
 ) -> None:
     """The bucket's keys are the role's, and the metadata service has none yet."""
     bench.release("v1", PLAIN)
-    with Metadata() as machine:
-        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = machine.url
-        with bench.running() as process:
-            wait_until(
-                lambda: any("/iam/" in path for _, path, _ in machine.requests),
-                what="the question for keys",
-            )
-            machine.credentials = (s3_server.access_key, s3_server.secret_key)
-            ran = finish(process)
+    with bench.running() as process:
+        wait_until(
+            lambda: any("/iam/" in path for _, path, _ in ec2.requests),
+            what="the question for keys",
+        )
+        ec2.credentials = (s3_server.access_key, s3_server.secret_key)
+        ran = finish(process)
     assert_delivered(ran, s3_server, closed, "plain/file")
 
 

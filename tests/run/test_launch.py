@@ -1,7 +1,6 @@
 """A machine that was launched with a configuration: two launches of one image, and faults that reach home."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,12 +11,10 @@ from tests.run.bench import Bench, job
 
 
 @pytest.fixture
-def machine(bench: Bench) -> Iterator[Metadata]:
-    """The metadata service of the machine."""
+def machine(bench: Bench, ec2: Metadata) -> Metadata:
+    """The metadata service of a machine that has a release to run."""
     bench.release("v1", job("plain", "echo x > $MAYFLY_OUTPUT_DIR/file"))
-    with Metadata() as machine:
-        bench.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = machine.url
-        yield machine
+    return ec2
 
 
 def test_one_image_serves_two_launches(bench: Bench, machine: Metadata) -> None:

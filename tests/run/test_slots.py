@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,14 +124,14 @@ def test_a_slot_without_a_zone_is_refused(bench: Bench, slot: str) -> None:
 
 
 @pytest.fixture
-def ec2(bench: Bench, aws: dict[str, str]) -> Iterator[Metadata]:
+def ec2(bench: Bench, ec2: Metadata, aws: dict[str, str]) -> Metadata:
     """The bench's computer is an EC2 machine, started now, for the slot."""
-    with Metadata(tags={"mayfly-slot": SLOT}) as service:
-        service.said["meta-data/public-ipv4"] = "192.0.2.1"
-        bench.environ |= aws | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url}
-        bench.settings["cost.hourly"] = "0.05"
-        bench.release("v1.0", JOB, {"job.sh": SCRIPT})
-        yield service
+    ec2.tags["mayfly-slot"] = SLOT
+    ec2.said["meta-data/public-ipv4"] = "192.0.2.1"
+    bench.environ = aws | bench.environ
+    bench.settings["cost.hourly"] = "0.05"
+    bench.release("v1.0", JOB, {"job.sh": SCRIPT})
+    return ec2
 
 
 def consumer(bench: Bench, *arguments: str) -> Any:
