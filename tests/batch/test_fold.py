@@ -28,9 +28,9 @@ from tests.batch.entries import (
 )
 
 
-def run_in(log: list[Arrived], run: str = A) -> Run:
-    """Return what a log says of a run."""
-    return fold(SLOT, log).runs[run]
+def run_in(log: list[Arrived]) -> Run:
+    """Return what a log says of run A."""
+    return fold(SLOT, log).runs[A]
 
 
 def status(log: list[Arrived], seconds: float) -> RunStatus:

@@ -49,10 +49,11 @@ needs = ["quotes"]
 """
 
 
-def parsed(text: str, version: str = "0.2.0") -> JobsFile:
+def parsed(text: str) -> JobsFile:
     """A file without faults."""
-    jobs, faults = parse_jobs(text, FILE, version)
+    jobs, faults = parse_jobs(text, FILE, "0.2.0")
     assert jobs is not None, faults
+    assert faults == []
     return jobs
 
 
@@ -243,7 +244,7 @@ def test_the_schema_takes_the_example_and_refuses_a_misspelt_key() -> None:
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "UTC", "JST-9", "EST5EDT", "<+09>-9", ""])
 def test_zones_that_a_program_understands_are_fine(zone: str) -> None:
     """Names, and rules of POSIX where no day is judged by them."""
-    assert parse_jobs(job(f'env = {{ TZ = "{zone}" }}'), "jobs.toml", "1")[1] == []
+    assert parsed(job(f'env = {{ TZ = "{zone}" }}')).job[0].env == {"TZ": zone}
 
 
 MATRIX = """
@@ -260,9 +261,7 @@ command = ["x"]
 
 def test_a_value_of_a_matrix_knows_its_job() -> None:
     """Whatever its own name became, it has the one in jobs.toml besides; a job without a matrix has one name."""
-    jobs, faults = parse_jobs(MATRIX, "jobs.toml", "1.0")
-    assert (jobs is not None, faults) == (True, [])
-    assert jobs is not None
+    jobs = parsed(MATRIX)
     assert [family_of(each) for each in jobs.job] == ["shop", "shop", "shop-list"]
     assert len({each.name for each in jobs.job}) == 3
     assert all(each.command == ("x",) for each in jobs.job)
