@@ -1,11 +1,14 @@
 """Who watches a pull: a terminal with a bar, or lines for whoever reads them."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from consumer.pull.report import Event, Watcher, is_problem, lines_of
 
+WIDE = 72
+"""Columns of a terminal from which on there are a bar, speed and time; in fewer it is told what comes and how much."""
 Say = Callable[[str, bool], None]
 """Writes a line; the second argument tells whether a person should look at it."""
 
@@ -77,19 +80,29 @@ def watching(say: Say, *, terminal: bool, colours: bool) -> Iterator[Watcher]:
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column  # noqa: PLC0415
     except ImportError:
         yield Lines(say)
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     console = Console(stderr=True, no_color=not colours or None)
+    # What it is and the bar share what the numbers leave of the line; numbers are never broken.
+    whole = functools.partial(Column, no_wrap=True)
+    what = TextColumn("{task.description}", markup=False, table_column=whole(ratio=3))
+    size = DownloadColumn(table_column=whole())
+    wide = (
+        BarColumn(None, table_column=whole(ratio=1)),
+        size,
+        TransferSpeedColumn(table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+    )
     bar = Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+        what,
+        *(wide if console.width >= WIDE else (size,)),
+        console=console,
+        transient=True,
+        expand=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
     try:
         yield Bar(bar, say)

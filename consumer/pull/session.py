@@ -322,7 +322,8 @@ class _Session:
         meeting = await asyncio.to_thread(self.destination.meeting, pairs) if pairs else []
         if meeting:
             raise _RejectedError([f"{a!r} and {b!r}: DEST cannot hold both" for a, b in meeting])
-        self.watcher.expects(f"{run} {job}: {len(package.resources)} files", size)
+        # The job first: a narrow terminal has no room for the end.
+        self.watcher.expects(f"{job} {run}: {len(package.resources)} files", size)
         problems = await fetch_job(
             self.bucket,
             self.destination,

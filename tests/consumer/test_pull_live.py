@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from typing import Self
 
 import pytest
 
+from agent.base.console import columns_of
 from agent.contract.ids import is_run_id
 from consumer.bucket import ANSWERS_AT_ONCE as AT_ONCE
 from tests.bucket.bucket import Bucket
@@ -25,6 +27,7 @@ from tests.consumer.pulling import (
     pulling,
     results,
 )
+from tests.consumer.terminal import at_terminal
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, BlackHole, Delay, ResetDownload
 from tests.parts.waiting import wait_until
@@ -186,6 +189,32 @@ def test_two_pulls_at_once_do_the_work_once(
     calls = (tmp_path / "calls").read_text().splitlines()
     assert sorted(calls) == [f"{run} {job}" for run, job in everything]
     assert s3_proxy.count("GET", "/quotes/files/") == 2 * len(MANY)
+
+
+@pytest.mark.parametrize(
+    ("columns", "numbers"),
+    [
+        (200, r"8 \S+Z-\S+: 241 files .*━.* [0-9.]+/7\.2 MB .*/s .*:"),
+        (80, r"… .*━.* [0-9.]+/7\.2 MB .*/s .*:"),
+        (40, r"… [0-9.]+/7\.2 MB$"),
+    ],
+)
+def test_the_bar_is_one_line_of_its_terminal(
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path, columns: int, numbers: str
+) -> None:
+    """Whatever the job is called, its numbers are shown: in a narrow terminal how much has come, and no bar."""
+    job = "prices-of-a-shop-with-a-long-name-8"
+    leave(distant, NIGHTS[0], {job: {f"{n:03d}.bin": bytes([n]) * 30_000 for n in range(240)}})
+    s3_proxy.inject(Delay(0.25), method="GET", path=f"/{job}/files/")
+    code, text = at_terminal("pull", str(dest), environ=distant.environ, columns=columns)
+    assert code == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
+    drawn = [one for one in re.split(r"\r|\x1b\[2K", plain) if " MB" in one]
+    bars = [one for one in drawn if one.startswith("prices-of-")]
+    assert len(bars) > 2
+    assert max(map(columns_of, bars)) <= columns
+    assert all("\n" not in one for one in bars)
+    assert re.search(numbers, bars[-1])
 
 
 def test_connections_that_break_cost_a_retry(
