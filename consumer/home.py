@@ -71,6 +71,8 @@ class Home:
         history_up: Whether the history can be used.
         pulls: Whether there is a pull beside the service.
         pulled: When a pull last ended well; before the first, when it first tried.
+        ended: When one last ended, well or not.
+        pending: See `Pull`.
         problems: What is wrong with the pull, by kind and subject; replaced and never changed, as threads read it.
         changes: How much changed in each job that was pulled, by schedule and job; see `Store.change_sums`.
     """
@@ -86,6 +88,7 @@ class Home:
     pulls: bool = False
     pulled: datetime | None = None
     ended: datetime | None = None
+    pending: int | None = None
     counts: Counts = field(default_factory=Counts)
     problems: Mapping[tuple[str, str], Problem] = field(default_factory=dict)
     changes: Mapping[tuple[str, str], tuple[str, Sum]] = field(default_factory=dict)
@@ -101,17 +104,14 @@ class Home:
     def health(self) -> Health:
         """Return how it is, for the pages."""
         problems = tuple(self.problems.values())
-        waiting = {one.subject for one in problems if one.kind in {"store", "disk"}}
-        pull = Pull(self.ended, len(waiting), problems) if self.pulls else None
+        pull = Pull(self.ended, self.pending, problems) if self.pulls else None
         return Health(self.bucket, self.read, self.problem, self.known.history.invalid, pull)
 
     def note_pull(self, report: Report, now: datetime, *, whole: bool) -> None:
-        """Take note of a pull that ended; one of the whole bucket told all that is wrong."""
+        """Take note of a pull that ended; only one of the whole bucket tells again what was rejected before."""
         before = self.problems
-        found = {} if whole else dict(before)
-        if not report.unreachable:
-            found.pop(("store", self.bucket), None)
-            found.pop(("disk", ""), None)
+        # All else is tried again by each pull, and told if it fails again.
+        found = {key: one for key, one in before.items() if one.kind == "invalid" and not whole}
         for event in report.events:
             self._note(event, found)
         _add(found, "store", self.bucket, report.unreachable)
@@ -120,7 +120,7 @@ class Home:
             for key, one in found.items()
         }
         self.counts.pulls += 1
-        self.ended = now
+        self.ended, self.pending = now, report.pending
         if all(one.kind == "invalid" for one in found.values()):
             self.pulled = now
 
@@ -138,21 +138,18 @@ class Home:
             case Installed(run, job):
                 self.counts.pulled_jobs += 1
                 self.counts.pulled_bytes += event.bytes
-                for kind in ("store", "disk", "invalid"):
-                    problems.pop((kind, f"{run} {job}"), None)
-            case Hooked(run, job, ""):
-                problems.pop(("hook", f"{run} {job}"), None)
-            case Hooked(run, job, problem):
+                problems.pop(("invalid", f"{run} {job}"), None)
+            case Hooked(run, job, problem) if problem:
                 self.counts.hook_failures += 1
                 _add(problems, "hook", f"{run} {job}", problem)
             case Rejected(run, job, reasons):
                 remedy = "mayfly pull --again tries it once more"
-                _add(problems, "invalid", f"{run} {job or ''}".strip(), reasons[0], remedy)
+                _add(problems, "invalid", f"{run} {job}", reasons[0], remedy)
             case Delayed(run, job, problem, store):
                 _add(problems, "store" if store else "disk", f"{run} {job}", problem)
-            case Note(text, True):
+            case Note(text, folder=True):
                 _add(problems, "disk", "", text)
-            case Removed() | Failed() | Note():
+            case Hooked() | Removed() | Failed() | Note():
                 pass
 
 

@@ -273,10 +273,9 @@ def _home(
     if pull := health.pull:
         ended = _.ago(pull.ended, now) if pull.ended else _("not yet")
         yield _("Pulled"), ended
-        waits = (
-            _.count("{n} package", "{n} packages", pull.pending) if pull.pending else _("nothing")
-        )
-        yield _("Not at home"), waits
+        if pull.pending is not None:
+            n = pull.pending
+            yield _("Not at home"), _.count("{n} package", "{n} packages", n) if n else _("nothing")
     expected = _("{usd} expected", usd=page.cost(costs.forecast_usd))
     yield _("This month"), f"{page.cost(costs.so_far_usd)} · {expected}"
     plans = (run.planned for _batch, run in reversed(attempts(judged)))

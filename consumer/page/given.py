@@ -50,12 +50,12 @@ class Pull:
 
     Attributes:
         ended: When one last ended; None before the first.
-        pending: Packages that are in the bucket, wanted, and not at home.
+        pending: Packages that are in the bucket, wanted, and not at home; None while nobody knows.
         problems: Disk, folders, hooks, and what was rejected.
     """
 
     ended: datetime | None = None
-    pending: int = 0
+    pending: int | None = 0
     problems: tuple[Problem, ...] = ()
 
 

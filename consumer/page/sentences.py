@@ -142,11 +142,10 @@ def _came_to(_: Language, one: Latest, pull: Pull | None) -> Iterator[str]:
         yield _("{jobs} failed", jobs=names(_, one.failed))
     if one.files:
         yield _.count("{n} file", "{n} files", one.files)
-    if pull and pull.ended:
-        if pull.pending:
-            yield _.count("{n} package not at home", "{n} packages not at home", pull.pending)
-        elif one.files:
-            yield _("all at home")
+    if pull and pull.pending:
+        yield _.count("{n} package not at home", "{n} packages not at home", pull.pending)
+    elif pull and pull.ended and pull.pending == 0 and one.files:
+        yield _("all at home")
 
 
 def names(_: Language, jobs: tuple[str, ...], most: int = SHOWN_JOBS) -> str:

@@ -28,10 +28,10 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """What is not as it says, and is not fetched: a job of a run, or an entry of a run. `again`: told before."""
+    """A job of a run that is not as it says, and is not fetched. `again`: told before."""
 
     run: str
-    job: str | None
+    job: str
     problems: tuple[str, ...]
     again: bool = False
 
@@ -75,10 +75,11 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something else to know. `fault`: a person has to do something about it."""
+    """Something else to know. `fault`: a person has to do something about it; `folder`: about the folder at home."""
 
     text: str
     fault: bool = False
+    folder: bool = False
 
 
 Event = Installed | Rejected | Failed | Hooked | Removed | Delayed | Note
@@ -114,12 +115,14 @@ class Report:
         events: In the order in which they happened.
         unreachable: Why the bucket could not be read; empty when it could.
         waiting: Batches that the next pull has to look at whether they have news or not.
+        pending: How many jobs of runs are wanted, and neither at home nor rejected.
         stopped: Whether it was stopped before its end.
     """
 
     events: tuple[Event, ...] = ()
     unreachable: str = ""
     waiting: frozenset[Batch] = field(default_factory=frozenset)
+    pending: int = 0
     stopped: bool = False
 
     @property
@@ -148,7 +151,7 @@ def lines_of(event: Event) -> list[str]:
     """Return what a person reads of an event; no byte of it means anything to a terminal."""
     if isinstance(event, Note):
         return [printable(event.text)]
-    what = f"{event.run or 'no run'} {event.job or ''}".rstrip()
+    what = f"{event.run or 'no run'} {event.job}".rstrip()
     match event:
         case Installed():
             size = f"{_count(event.files, 'file')}, {show_size(event.bytes)}"
@@ -177,7 +180,7 @@ def summary_line(report: Report) -> str:
         return f"the bucket cannot be read: {printable(report.unreachable)}"
     installed = [one for one in report.events if isinstance(one, Installed)]
     failed = len({one.job for one in report.events if isinstance(one, Failed)})
-    problems = sum(map(is_problem, report.events)) - failed
+    problems = sum(is_problem(one) and not isinstance(one, Failed) for one in report.events)
     nothing = "" if report.stopped else "nothing new"
     parts = [
         f"{_count(len(installed), 'job')}, {_count(sum(one.files for one in installed), 'file')}, "
@@ -185,7 +188,7 @@ def summary_line(report: Report) -> str:
         if installed
         else nothing,
         f"{_count(failed, 'job')} failed and had nothing" if failed else "",
-        _count(problems, "problem") if problems > 0 else "",
+        _count(problems, "problem") if problems else "",
         "stopped before its end" if report.stopped else "",
     ]
     return ", ".join(filter(None, parts))

@@ -106,7 +106,7 @@ async def pull(
                     bucket, store, destination, state, wish, watcher, hook, now, events
                 )
                 if problem:
-                    session.tell(Note(problem, fault=True))
+                    session.tell(Note(problem, fault=True, folder=True))
                 return await session.pull(batches)
     except asyncio.CancelledError:
         stopped(Report(tuple(events), stopped=True))
@@ -143,7 +143,8 @@ class _Session:
     hook: Hook | None
     now: datetime
     events: list[Event]
-    waiting: set[Id] = field(default_factory=set)
+    pending: list[Result] = field(default_factory=list)
+    refused: set[Id] = field(default_factory=set)
     called: set[Key] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
     newest: dict[str, str] = field(default_factory=dict)
@@ -177,7 +178,10 @@ class _Session:
             if self.wish.wants(job):  # also after a pull that was killed
                 self._try_to(self._point, job)
                 self._try_to(self._prune, job)
-        return Report(tuple(self.events), unreachable, frozenset(self.waiting))
+        waiting = self.refused | {one.batch for one in self.pending}
+        return Report(
+            tuple(self.events), unreachable, frozenset(waiting), pending=len(self.pending)
+        )
 
     # What there is to do.
 
@@ -246,20 +250,21 @@ class _Session:
 
     async def _take_all(self, todo: Sequence[Result]) -> str:
         """Fetch all of these, as far as that goes; return why the bucket cannot be read."""
-        done = 0
+        tried = 0
         try:
             for portion in plan.portions(todo, PACKAGES_AHEAD, PACKAGES_BYTES):
                 texts = await asyncio.gather(*(self._package(one) for one in portion))
                 for one, text in zip(portion, texts, strict=True):
+                    tried += 1
                     await self._try(one, text)
-                    done += 1
         except _StopError as error:
-            self.waiting |= {one.batch for one in todo[done:]}
+            more = todo[tried:]
+            self.pending += more
             if error.bucket:
                 return str(error)
-            more = len(todo) - done - 1
             if more:
-                self.tell(Note(f"{more} more jobs wait for the same", fault=True))
+                waits = f"{len(more)} more jobs wait for the same"
+                self.tell(Note(waits, fault=True, folder=True))
         return ""
 
     async def _package(self, one: Result) -> bytes | StoreError | None:
@@ -277,7 +282,7 @@ class _Session:
         job, run = one.key
         try:
             if job in self.blocked:
-                self.waiting.add(one.batch)
+                self.pending.append(one)
             else:
                 await self._take(one, text)
             self.failures = 0
@@ -285,13 +290,13 @@ class _Session:
             self.state.reject(Rejection(job, run, error.problems, error.needed))
             self.tell(Rejected(run, job, error.problems))
         except StoreError as error:
-            self.waiting.add(one.batch)
+            self.pending.append(one)
             self.tell(Delayed(run, job, str(error), store=True))
             self.failures += 1
             if self.failures >= FAILURES:
                 raise _StopError(str(error), bucket=True) from error
         except FolderError as error:
-            self.waiting.add(one.batch)
+            self.pending.append(one)
             self.blocked.add(job)
             self.tell(Delayed(run, job, str(error)))
             if error.whole:
@@ -406,7 +411,7 @@ class _Session:
             problem = str(error)
             self.tell(Hooked(item.run, item.job, problem))
         if problem:
-            self.waiting.add(item.batch)
+            self.refused.add(item.batch)
 
     def _changes(self, item: Item) -> str:
         """Find how a job differs from the success before it that is in place, and keep it; return the sum.
@@ -445,7 +450,7 @@ class _Session:
         try:
             step(value)
         except FolderError as error:
-            note = Note(str(error), fault=True)
+            note = Note(str(error), fault=True, folder=True)
             if note not in self.events:
                 self.tell(note)
 

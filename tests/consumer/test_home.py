@@ -8,7 +8,7 @@ from agent.base.errors import UsageError
 from consumer.home import Home, Known
 from consumer.judge import Rules
 from consumer.model import History
-from consumer.pull.report import Delayed, Event, Hooked, Installed, Report
+from consumer.pull.report import Delayed, Event, Hooked, Installed, Note, Report
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RUN = "20261122T120000Z-aaaaaa"
@@ -38,7 +38,7 @@ def test_what_a_thread_reads_does_not_change_under_it() -> None:
     assert (dict(seen), list(home.problems)) == ({}, [("disk", "")])
     seen = home.problems
     for whole in (True, False):
-        events = watched(home, DELAYED, HOOKED, INSTALLED)
+        events = watched(home, INSTALLED, HOOKED)
         home.note_pull(Report(cast("tuple[Event, ...]", events)), NOW, whole=whole)
     assert list(seen) == [("disk", "")]
     assert list(home.problems) == [("hook", f"{RUN} notes")]
@@ -53,3 +53,30 @@ def test_a_problem_that_stays_is_told_since_when() -> None:
     assert (key, problem.since, home.pulled) == (("store", f"{RUN} quotes"), NOW, None)
     home.note_pull(Report((INSTALLED,)), later, whole=False)
     assert (dict(home.problems), home.pulled) == ({}, later)
+
+
+def test_only_what_the_folder_does_is_told_of_the_folder() -> None:
+    """Shards that are late, and an entry that nobody can have written, keep no pull from ending well."""
+    home = new_home()
+    talk = (
+        Note("group n: 2 of 3 shards are done", fault=True),
+        Note("x cannot be used", fault=True),
+    )
+    home.note_pull(Report(talk), NOW, whole=True)
+    assert (dict(home.problems), home.pulled) == ({}, NOW)
+    home.note_pull(Report((Note("no room", fault=True, folder=True),), pending=3), NOW, whole=True)
+    assert list(home.problems) == [("disk", "")]
+
+
+def test_nobody_knows_what_is_at_home_before_a_pull_has_looked() -> None:
+    """Neither what is not there, nor that all is."""
+    home = new_home()
+    home.pulls = True
+    home.note_failed_pull(UsageError("another pull"), NOW)
+    pull = home.health().pull
+    assert pull
+    assert (pull.ended, pull.pending) == (NOW, None)
+    home.note_pull(Report((DELAYED,), pending=7), NOW, whole=True)
+    pull = home.health().pull
+    assert pull
+    assert pull.pending == 7

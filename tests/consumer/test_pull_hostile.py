@@ -247,7 +247,8 @@ def test_a_job_without_a_possible_name_is_told(folder: Bucket, dest: Path, name:
     key = amend_entry(folder, run, lambda entry: entry["jobs"][0].update(name=name), "jobs")
     pulled = pull_into(dest, folder)
     assert (pulled.code, installed(dest)) == (3, [])
-    assert any(key in note for note in pulled.notes)
+    (told,) = [note for note in pulled.document["notes"] if key in note["text"]]
+    assert (told["fault"], told["folder"]) == (True, False)
 
 
 def test_links_that_somebody_left_at_home_are_not_followed(
@@ -303,6 +304,7 @@ def test_a_folder_named_latest_is_not_overwritten(folder: Bucket, dest: Path) ->
     for _ in range(2):
         pulled = pull_into(dest, folder)
         assert (pulled.code, pulled.notes) == (3, [f"{dest / 'notes' / 'latest'} is no link"])
+        assert pulled.document["notes"][0]["folder"]
     for run in runs:
         assert results(dest / "notes" / run) == of_job("notes")
     assert (dest / "quotes" / "latest").readlink() == Path(runs[1])

@@ -179,6 +179,10 @@ def test_memory_survives_and_tells_what_it_was_told(tmp_path: Path) -> None:
     [
         ((), "nothing new"),
         ((Failed("r", "j", "x"),), "nothing new, 1 job failed and had nothing"),
+        (
+            (Failed("r", "j", "x"), Failed("s", "j", "x"), Delayed("r", "k", "x")),
+            "nothing new, 1 job failed and had nothing, 1 problem",
+        ),
         ((Installed("r", "j", "p", 1, 10, "succeeded"),), "1 job, 1 file, 10 B"),
         (
             (Installed("r", "j", "p", 2, 10, "succeeded"), Failed("r", "k", "x"), Note("n", True)),
@@ -200,7 +204,7 @@ def test_the_last_line_says_what_came_and_what_did_not(
 def test_nothing_hostile_is_in_a_line(text: str) -> None:
     """What a bucket says reaches a terminal without control characters, line by line."""
     events = (
-        Rejected("r", None, (text,)),
+        Rejected("r", "j", (text,)),
         Failed("r", "j", text),
         Delayed("r", "j", text, store=True),
         Note(text),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -21,6 +22,7 @@ from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
 from tests.parts.command import call, completed
 from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer
 from tests.parts.missing import program
 from tests.parts.ports import LOOPBACK
 from tests.parts.seaweed import S3Server
@@ -335,6 +337,51 @@ def test_what_is_wrong_with_a_pull_is_a_metric_from_the_start(
     with serving(tmp_path / "home", folder.environ, *options) as service:
         again = service.metrics()["mayfly_pull_last_success_timestamp_seconds"]
     assert again == began
+
+
+def test_what_was_seen_to_is_no_problem_any_more(folder: Bucket, tmp_path: Path) -> None:
+    """Who removes what a hook refuses, or puts the right folder in the place of a wrong one, has solved it."""
+    run = leave_run(folder.objects, days_ago(1), ["quotes", "notes"]).run
+    dest = tmp_path / "dest"
+    wrong = dest / "notes" / run
+    (wrong / "mine").mkdir(parents=True)
+
+    def problems(service: Serving) -> list[float]:
+        found = service.metrics()
+        return [
+            found.get(f'mayfly_pull_problems{{problem="{one}"}}', -1) for one in ("disk", "hook")
+        ]
+
+    with serving(
+        tmp_path / "home", folder.environ, "--pull", str(dest), "--exec", "exit 3"
+    ) as service:
+        wait_until(lambda: problems(service) == [1, 1], seconds=SECONDS, what="both problems")
+        shutil.rmtree(dest / "quotes" / run)
+        wrong.rename(tmp_path / "mine")
+        shutil.copytree(tmp_path / "bucket with spaces" / "runs" / run / "jobs" / "notes", wrong)
+        wait_until(lambda: problems(service) == [0, 0], seconds=SECONDS, what="no problem")
+
+
+def test_the_page_counts_what_is_not_at_home(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
+    """All that waits for a store that fails, and not only the jobs with which a pull found that out."""
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    leave_run(bucket.objects, days_ago(1), [f"job-{number}" for number in range(6)])
+    with FaultProxy(s3_server) as proxy:
+        proxy.inject(Answer(403, "AccessDenied"), method="GET", path="/files/")
+        environ = {**bucket.environ, "MAYFLY_STORE_ENDPOINT": proxy.url}
+        with serving(tmp_path / "home", environ, "--pull", str(tmp_path / "dest")) as service:
+
+            def pending() -> int | None:
+                pull = json.loads(service.get("/status.json").text)["health"]["pull"]
+                return int(pull["pending"]) if pull["ended"] else None
+
+            wait_until(lambda: pending() is not None, seconds=SECONDS, what="a pull")
+            assert pending() == 6
+            assert "6 packages not at home" in service.get("/").text
+            proxy.heal()
+            wait_until(lambda: pending() == 0, seconds=SECONDS, what="the jobs to come home")
 
 
 def test_logs_of_runs_are_printed_once_as_they_arrive(folder: Bucket, tmp_path: Path) -> None:
