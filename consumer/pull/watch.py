@@ -47,8 +47,7 @@ async def until_stopped(work: Coroutine[None, None, ExitCode], *, stopped: ExitC
 async def once(bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done) -> ExitCode:
     """Poll and pull, and return the exit code."""
     try:
-        while (found := await _poll(bucket, store)).more:
-            pass
+        found = await _poll(bucket, store)
     except StoreError as error:
         report = Report(unreachable=error.with_remedy)
     except asyncio.CancelledError:
@@ -88,7 +87,10 @@ async def for_ever(
 
 
 async def _poll(bucket: ReadOnlyBucket, store: Store) -> Poll:
-    return await poll(bucket, store, datetime.now(UTC))
+    """Poll until all is known, since what is wanted, and what is worth keeping, depends on it; return the last poll."""
+    while (found := await poll(bucket, store, datetime.now(UTC))).more:
+        pass
+    return found
 
 
 def _with_failures(report: Report, found: Poll) -> Report:

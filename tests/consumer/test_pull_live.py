@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,9 @@ import pytest
 from agent.base.console import columns_of
 from agent.contract.ids import is_run_id
 from consumer.bucket import ANSWERS_AT_ONCE as AT_ONCE
+from consumer.follow import MOST_LOOKS
 from tests.bucket.bucket import Bucket
+from tests.bucket.entries import RunWriter
 from tests.consumer.pulling import (
     NIGHTS,
     SMALL,
@@ -260,6 +263,23 @@ def test_a_watch_outlives_a_store_that_goes_away(
     assert (len(lines[0]["installed"]), len(lines[-1]["installed"])) == (1, 1)
     assert all("refused to list" in line["unreachable"] for line in lines[1:-1])
     assert [line["exit_code"] for line in lines[1:-1]] == [6] * (len(lines) - 2)
+
+
+def test_a_watch_knows_the_whole_bucket_before_it_pulls(
+    folder: Bucket, dest: Path, tmp_path: Path
+) -> None:
+    """More batches than one poll looks into are read first, so that a job of the oldest is known."""
+    rare = leave(folder, NIGHTS[0], {"rare": {"a": b"a"}})
+    for number in range(MOST_LOOKS):
+        began = NIGHTS[1] + timedelta(seconds=number)
+        writer = RunWriter(folder.objects, began)
+        writer.append(jobs=(writer.job("daily"),))
+    with watched(dest, folder, tmp_path / "log", "--job", "rare") as process:
+        wait_until(
+            lambda: installed(dest, ("rare",)) or process.poll() is not None,
+            what="the job, or the end",
+        )
+    assert installed(dest, ("rare",)) == [(rare, "rare")], (tmp_path / "log.err").read_text()
 
 
 def test_two_watches_of_one_folder_each_hear_of_what_the_other_read(
