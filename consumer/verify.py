@@ -154,7 +154,9 @@ async def verify_folder(path: Path) -> Report:
         StoreError: It cannot be read.
     """
     inner = [
-        one for one in sorted(path.glob("*/*")) if is_run_id(one.name) and not one.is_symlink()
+        one
+        for one in sorted(path.glob("*/*"))
+        if is_run_id(one.name) and one.is_dir() and not one.is_symlink()
     ]
     if (path / DESCRIPTOR).exists() or not inner:
         return await _verify_package(path, str(path))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
+from pydantic import ValidationError
 
 from agent.base.errors import UsageError
 from agent.base.units import parse_duration, parse_size
@@ -268,12 +269,16 @@ def rules_of(options: Options) -> Rules:
         ) from error
     if options.schedule is None:
         return Rules(now, zone)
-    said = Schedule(
-        expression=options.schedule, timezone=timezone or "UTC", grace_seconds=options.grace
-    )
+    remedy = "such as --schedule '10 4 * * *'"
+    try:
+        said = Schedule(
+            expression=options.schedule, timezone=timezone or "UTC", grace_seconds=options.grace
+        )
+    except ValidationError as error:
+        raise UsageError(f"--schedule: {error.errors()[0]['msg']}", remedy=remedy) from error
     times = times_of(said, now)
     if isinstance(times, Invalid):
-        raise UsageError(times.reason, remedy="such as --schedule '10 4 * * *'")
+        raise UsageError(times.reason, remedy=remedy)
     return Rules(now, zone, said)
 
 

@@ -100,23 +100,30 @@ class Destination:
             descriptor = os.open(LOCK, flags, 0o644, dir_fd=self._ours)
         try:
             told = False
-            while not _lock(descriptor):
-                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            while holder := self._take(descriptor):
                 if time.monotonic() - began > seconds:
                     raise UsageError(
-                        f"another pull (process {holder or 'unknown'}) is working on {self.path}",
+                        f"another pull (process {holder}) is working on {self.path}",
                         remedy="wait for it, or pull into another folder",
                     )
                 if not told:
-                    waiting(holder or "unknown")
+                    waiting(holder)
                     told = True
                 await asyncio.sleep(LOCK_LOOK_SECONDS)
-            with edge("lock", self.path):
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
+
+    def _take(self, lock: int) -> str:
+        """Take the lock; return the process id of who has it, empty when that is this process now."""
+        with edge("lock", self.path):  # there are shares without locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.truncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return ""
 
     def own_file(self, name: str) -> Path:
         """Return the path of a file of ours, for a library that opens files by their paths."""
@@ -371,11 +378,3 @@ def _discard(parent: int, name: str) -> None:
         shutil.rmtree(name, dir_fd=parent)
     else:
         os.unlink(name, dir_fd=parent)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

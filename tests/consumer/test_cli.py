@@ -302,6 +302,8 @@ def test_nothing_hostile_reaches_the_terminal(folder: Bucket) -> None:
         (["status", "--limit", "0"], {}, 2, "--limit"),
         (["status", "--timezone", "Mars"], {}, 2, "there is no time zone 'Mars'"),
         (["status", "--schedule", "soon"], {}, 2, "--schedule '10 4 * * *'"),
+        (["status", "--schedule", ""], {}, 2, "--schedule '10 4 * * *'"),
+        (["status", "--schedule", "* " * 200], {}, 2, "at most 300 characters"),
         (["status", "--store", "/nowhere/at/all"], {}, 6, "no bucket in /nowhere/at/all"),
         (["status", "--store", "ftp://x"], {}, 4, "--store: store.url"),
         (["status", "--config", "/nowhere.toml"], {}, 4, "no such file"),

@@ -14,7 +14,7 @@ from tests.parts.missing import program
 SECONDS = 120.0
 FILES = {f"{number % 4}/{number}.bin": bytes([number]) * 3000 for number in range(40)}
 LARGE = {"0.bin": bytes(PART_BYTES + 1), "1.bin": b"small"}
-CALLS = "trace=fsync,syncfs,rename,renameat,renameat2"
+CALLS = "trace=flock,fsync,syncfs,rename,renameat,renameat2"
 
 
 @pytest.fixture
@@ -26,18 +26,19 @@ def bucket(tmp_path: Path) -> Bucket:
 
 
 def traced(
-    dest: Path, bucket: Bucket, *, broken: str = "", old: bool = False
+    dest: Path, bucket: Bucket, *, broken: str = "", error: str = "EIO", old: bool = False
 ) -> tuple[int, list[str], str]:
     """Pull once under strace; return the exit code, the calls that were made, in order, and stderr.
 
     Args:
         dest: Where to.
         bucket: Where from.
-        broken: A call that fails as on a broken disk.
+        broken: A call that fails, by default as on a broken disk.
+        error: What it fails with.
         old: Whether the kernel says that it is one of long ago.
     """
     trace, log = dest.with_suffix(".trace"), dest.with_suffix(".json")
-    fault = ["-e", f"inject={broken}:error=EIO"] if broken else []
+    fault = ["-e", f"inject={broken}:error={error}"] if broken else []
     before = [program("strace"), "-f", "-qq", "-y", "-e", CALLS, *fault, "-o", str(trace)]
     before += [program("setarch"), "--uname-2.6"] if old else []
     with pulling(dest, bucket.environ, log=log, before=before) as process:
@@ -65,6 +66,14 @@ def test_a_job_is_on_the_disk_before_it_is_visible(tmp_path: Path, bucket: Bucke
     at_once = any(re.search(r"syncfs\(.*= 0$", call) for call in before)
     assert at_once or len(synced_files(before)) == len(FILES)
     assert not (at_once and synced_files(before))
+
+
+def test_a_share_without_locks_is_named(tmp_path: Path, bucket: Bucket) -> None:
+    """A folder that cannot be locked cannot be used, and whoever asked reads why."""
+    code, _, stderr = traced(tmp_path / "home", bucket, broken="flock", error="ENOLCK")
+    assert code == 4
+    assert f"could not lock {tmp_path / 'home'}: No locks available" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_a_kernel_that_does_not_tell_errors(tmp_path: Path, bucket: Bucket) -> None:

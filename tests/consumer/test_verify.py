@@ -208,6 +208,16 @@ def test_what_was_pulled_is_verified_in_its_folder(folder: Bucket, tmp_path: Pat
     assert sorted(rows) == ["extra", "hash", "missing", "size"]
 
 
+def test_a_file_that_is_called_like_a_run_is_no_package(folder: Bucket, tmp_path: Path) -> None:
+    """What was pulled beside it is verified all the same."""
+    leave(folder)
+    dest = tmp_path / "at home"
+    assert pull_into(dest, folder).code == 0
+    (dest / "quotes" / "20261122T064205Z-3f9a1c").write_text("mine")
+    done = call("verify", str(dest), environ={})
+    assert (done.exit_code, "2 packages" in done.stdout) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize(
     "text", [None, b"{}", b"[", b'{"mayfly:job": {"run": "../..", "name": ".."}}']
 )
