@@ -1,6 +1,7 @@
 """What changed in a job's results from one run to the next: files by their digests, records by their primary keys."""
 
 import csv
+import functools
 import io
 import json
 import re
@@ -19,14 +20,15 @@ from agent.base.console import printable
 from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.layout import DESCRIPTOR, FILES
-from consumer.entries import read_own_package
+from consumer.entries import MOST_DESCRIPTOR_BYTES, read_own_package
+from consumer.pull.folder import open_below
 
 MOST_SHOWN = 20
 """Records of a table that are shown, of each kind; all are counted."""
 MOST_TEXT = 500
 """Characters of a line about a file or a record."""
 MOST_RECORD = 16 * 1024**2
-"""Characters of one record."""
+"""Characters of one record, or of one line."""
 CHUNK = 64 * 1024
 PORTION = 20_000
 """Records that are in memory at once."""
@@ -200,16 +202,17 @@ class Side:
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Side":
-        """Return what was pulled into a folder.
+        """Return what was pulled into a folder; what is no file there, or a link, is not opened.
 
         Raises:
             ValueError: It holds no package.
             OSError: It cannot be read.
         """
-        package = read_own_package((folder / DESCRIPTOR).read_bytes())
+        with open_below(folder, DESCRIPTOR) as stream:
+            package = read_own_package(stream.read(MOST_DESCRIPTOR_BYTES + 1))
         if isinstance(package, Invalid):
             raise ValueError(f"{folder}: {package.reason}")  # noqa: TRY004
-        return cls(package.resources, lambda path: (folder / path).open("rb"))
+        return cls(package.resources, functools.partial(open_below, folder))
 
     def records(self, resource: Resource, schema: "Schema") -> Iterator[Record]:
         """Yield the records of a file."""
@@ -439,7 +442,8 @@ def records(stream: IO[str], schema: Schema) -> Iterator[Record]:
     if schema.format == "csv":
         yield from _csv(stream, schema)
         return
-    for one in _elements(stream) if schema.format == "json" else _lines(stream):
+    lines = (json.loads(line) for line in _lines(stream) if line.strip())
+    for one in _elements(stream) if schema.format == "json" else lines:
         if not isinstance(one, dict):
             raise ValueError("it has a record that is no object")  # noqa: TRY004 -- one kind of damage
         yield one
@@ -449,7 +453,7 @@ def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
     csv.field_size_limit(MOST_RECORD)  # of the process; the default is less than a page has
     dialect = schema.dialect
     rows = csv.reader(
-        stream,
+        _lines(stream),
         delimiter=dialect.get("delimiter", ","),
         quotechar=dialect.get("quoteChar", '"'),
         escapechar=dialect.get("escapeChar"),
@@ -462,12 +466,11 @@ def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
             yield dict(zip(header, row, strict=False))
 
 
-def _lines(stream: IO[str]) -> Iterator[Any]:
+def _lines(stream: IO[str]) -> Iterator[str]:
     while line := stream.readline(MOST_RECORD + 1):
         if len(line) > MOST_RECORD:
-            raise ValueError(f"it has a record of more than {MOST_RECORD} characters")
-        if line.strip():
-            yield json.loads(line)
+            raise ValueError(f"it has a line of more than {MOST_RECORD} characters")
+        yield line
 
 
 def _elements(stream: IO[str]) -> Iterator[Any]:

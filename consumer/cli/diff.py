@@ -4,7 +4,7 @@ import asyncio
 import functools
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
@@ -22,6 +22,7 @@ from consumer.cli.command import Known, Options, dump, known_command, known_of
 from consumer.diff import Changes, Side, changes_of, compare
 from consumer.entries import read_own_package, read_package
 from consumer.objects import file_of
+from consumer.pull.folder import open_below
 from consumer.pull.plan import Result, Wish, wanted
 
 
@@ -76,10 +77,11 @@ def _chosen(job: str, known: list[str], runs: tuple[str, ...]) -> tuple[str | No
 def _at_home(dest: Path, job: str) -> dict[str, functools.partial[Side]]:
     found = {}
     for folder in sorted((dest / job).glob("*")):
-        if is_run_id(folder.name) and (folder / DESCRIPTOR).is_file():
-            package = read_own_package((folder / DESCRIPTOR).read_bytes())
-            if isinstance(package, Package) and package.job.status is JobStatus.SUCCEEDED:
-                found[folder.name] = functools.partial(Side.of_folder, folder)
+        if is_run_id(folder.name):
+            with suppress(OSError), open_below(folder, DESCRIPTOR) as stream:
+                package = read_own_package(stream.read())
+                if isinstance(package, Package) and package.job.status is JobStatus.SUCCEEDED:
+                    found[folder.name] = functools.partial(Side.of_folder, folder)
     return found
 
 

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from agent.base.errors import MayflyError, UsageError
 from agent.contract.entries import Object
@@ -315,6 +315,23 @@ def new_file(root: int, path: str) -> Iterator[int]:
         descriptor = os.open(name, _NEW, 0o644, dir_fd=parent)
         stack.callback(os.close, descriptor)
         yield descriptor
+
+
+def open_below(folder: Path, path: str) -> IO[bytes]:
+    """Open a file below a folder for reading.
+
+    Raises:
+        OSError: It cannot be opened, is no regular file, or a link is on its way.
+    """
+    *above, name = path.split("/")
+    with ExitStack() as stack:
+        parent = os.open(folder, _FOLDER)
+        stack.callback(os.close, parent)
+        for part in above:
+            parent = stack.enter_context(opened(parent, part))
+        if not stat.S_ISREG(_mode(parent, name)):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        return os.fdopen(os.open(name, _READ, dir_fd=parent), "rb")
 
 
 def walk(folder: int, prefix: str = "") -> Iterator[tuple[str, int, str, int]]:

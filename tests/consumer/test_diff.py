@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import tracemalloc
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -30,7 +31,7 @@ from tests.bucket.bucket import Bucket
 from tests.consumer.forging import rewrite
 from tests.consumer.pulling import NIGHTS, leave, pull_into
 from tests.consumer.serving import SECONDS, serving
-from tests.parts.command import call
+from tests.parts.command import MAYFLY, call, completed, surroundings
 from tests.parts.waiting import wait_until
 
 CHANGED = 'mayfly_job_last_changes{change="changed",job_name="quotes",of="records",schedule="main"}'
@@ -189,6 +190,7 @@ def test_a_json_array_is_read_whole_however_it_is_cut(
         ("nonsense", "x.jsonl", {}),
         ('"x', "x.jsonl", {}),
         ("id,v\n1," + "x" * (MOST_RECORD + 1), "x.csv", {}),
+        ("id,v\n1" + "," * (MOST_RECORD + 1), "fields.csv", {}),
         ("id\n1\n", "two.csv", {"delimiter": "ab"}),
         ("id\n1\n", "number.csv", {"delimiter": 5}),
         ("id\n1\n", "empty.csv", {"quoteChar": ""}),
@@ -334,6 +336,30 @@ def test_the_command_compares_what_was_pulled_or_what_is_in_the_bucket(
     for wrong in (("20261122T064205Z-3f9a1c",), (*runs,)):
         assert call("diff", "quotes", *wrong, *where, environ=environ).exit_code == 2
     assert call("diff", "qotes", *where, environ=environ).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["link", "folder-link", "pipe"])
+def test_only_files_of_the_folder_are_read(
+    nights: tuple[Bucket, list[str]], tmp_path: Path, kind: str
+) -> None:
+    """What somebody put in the place of a file that was pulled leads nowhere, and keeps nobody waiting."""
+    folder, runs = nights
+    dest, other = tmp_path / "home", tmp_path / "other"
+    pull_into(dest, folder)
+    file = dest / "quotes" / runs[1] / "files" / "prices.csv"
+    other.mkdir()
+    (other / "prices.csv").write_text("shop,price\nelsewhere,9\n")
+    file.unlink()
+    if kind == "link":
+        file.symlink_to(other / "prices.csv")
+    elif kind == "folder-link":
+        file.parent.rmdir()
+        file.parent.symlink_to(other)
+    else:
+        os.mkfifo(file)
+    done = completed([*MAYFLY, "diff", "quotes", "--dest", str(dest)], environ=surroundings({}))
+    assert (done.returncode, "elsewhere" in done.stdout) == (0, False), done.stderr
+    assert "files/prices.csv: cannot be compared: " in done.stdout
 
 
 def test_a_pull_and_its_hook_say_what_changed(
