@@ -79,7 +79,7 @@ async def fetch_job(
     ):
         there = await asyncio.to_thread(_verified, folder, wanted, package)
     if there is None:
-        destination.clear(key.job, key.run)
+        await all_ended(asyncio.to_thread(destination.clear, key.job, key.run))
         there = frozenset()
     received(sum(wanted[path].bytes for path in there & wanted.keys()))
     with destination.staging(key.job, key.run) as folder:
@@ -93,9 +93,9 @@ async def fetch_job(
                 return []
         except OSError as error:
             # A sync failed. The kernel tells that once, and shows the files as if it had written them: none is kept.
-            destination.clear(key.job, key.run)
+            await all_ended(asyncio.to_thread(destination.clear, key.job, key.run))
             raise FolderError(f"could not store {path}: {error.strerror}", whole=True) from error
-    destination.clear(key.job, key.run)
+    await all_ended(asyncio.to_thread(destination.clear, key.job, key.run))
     return fetching.problems
 
 
@@ -141,15 +141,16 @@ class _Fetching:
         Raises:
             OSError: What was written did not reach the disk.
         """
-        small = iter([file for file in files if file.bytes <= SMALL_BYTES])
+        small = [file for file in files if file.bytes <= SMALL_BYTES]
         large = iter([file for file in files if file.bytes > SMALL_BYTES])
+        queue = iter(small)
         telling = asyncio.create_task(self._tell_now_and_then())
         works: list[asyncio.Future[None]] = []
         try:
             # One after the other: when a thread cannot be begun, those before it are ended below.
             works.extend(
-                asyncio.wrap_future(begun(lambda: self._fetch_whole(small)))
-                for _ in range(min(ANSWERS_AT_ONCE, len(files)))
+                asyncio.wrap_future(begun(lambda: self._fetch_whole(queue)))
+                for _ in range(min(ANSWERS_AT_ONCE, len(small)))
             )
             works.extend(
                 asyncio.create_task(self._fetch_in_parts(large)) for _ in range(LARGE_AT_ONCE)
@@ -234,7 +235,7 @@ class _Fetching:
                 async for part in parts:
                     hashing = asyncio.to_thread(digest.update, part)
                     writing = asyncio.to_thread(self._write_part, descriptor, part, file.path)
-                    await _all_ended(hashing, writing)
+                    await all_ended(hashing, writing)
                     size += len(part)
                     self.received(len(part))
             _check(file, size, digest.hexdigest())
@@ -296,7 +297,7 @@ class _Fetching:
                 view = view[os.write(descriptor, view) :]
 
 
-async def _all_ended(*works: Coroutine[Any, Any, None]) -> None:
+async def all_ended(*works: Coroutine[Any, Any, None]) -> None:
     """Wait for threads, also when this is cancelled: what they use is used for something else afterwards."""
     running = asyncio.gather(*works, return_exceptions=True)
     try:

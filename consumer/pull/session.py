@@ -1,11 +1,10 @@
 """The story of a pull: what is wanted and not there is fetched, verified, installed and told to the hook."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from agent.base.errors import StoreError, UsageError
 from agent.batch.named import run_named
@@ -21,7 +20,7 @@ from consumer.groups import State as Standing
 from consumer.judge import Rules, judge
 from consumer.model import Batch, History, history_of
 from consumer.pull import hooks, plan
-from consumer.pull.fetch import fetch_job
+from consumer.pull.fetch import all_ended, fetch_job
 from consumer.pull.folder import LOCK_SECONDS, Destination, FolderError
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Item, Key, Rejection, Result, Wish
@@ -51,9 +50,6 @@ MOST_PROBLEMS = 20
 """Of a rejected job: the first few tell it all."""
 MOST_NAMES = 20
 """Of jobs that a person may have meant."""
-
-
-T = TypeVar("T")
 
 
 class UnknownError(UsageError):
@@ -165,19 +161,21 @@ class _Session:
         for item in self.state.owed():
             await self._call_hook(item)
         batches = await asyncio.to_thread(self._whole_groups, history.batches)
-        todo = self._lacking(plan.wanted(batches, self.wish), whole=news is None)
+        todo = await asyncio.to_thread(self._todo, batches, whole=news is None)
         if news is None:
-            self._try_to(self.destination.sweep, {one.run for one in todo})
+            runs = {one.run for one in todo}
+            await self._try_to(all_ended(asyncio.to_thread(self.destination.sweep, runs)))
         for one in todo:
             self.newest[one.job.name] = max(one.run, self.newest.get(one.job.name, ""))
         unreachable = await self._take_all(todo)
         self._settle()
-        self._tell_problems(history, again=news is None)
+        failures = await asyncio.to_thread(self._failures_in, history, everything=news is None)
+        self._tell_problems(history, failures, again=news is None)
         touched = {one.job.name for one in todo} | {job for job, _ in self.called}
         for job in self.destination.jobs() if news is None else sorted(touched):
             if self.wish.wants(job):  # also after a pull that was killed
-                self._try_to(self._point, job)
-                self._try_to(self._prune, job)
+                await self._try_to(self._point(job))
+                await self._try_to(self._prune(job))
         waiting = self.refused | {one.batch for one in self.pending}
         return Report(
             tuple(self.events), unreachable, frozenset(waiting), pending=len(self.pending)
@@ -230,8 +228,9 @@ class _Session:
                 self.tell(Note(text, fault=group.is_late(self.now)))
         return found
 
-    def _lacking(self, results: Sequence[Result], *, whole: bool) -> list[Result]:
-        """Return what is not at home, and may be fetched."""
+    def _todo(self, batches: Sequence[Batch], *, whole: bool) -> list[Result]:
+        """Return what is wanted, not at home, and may be fetched."""
+        results = plan.wanted(batches, self.wish)
         items = self.state.items(None if whole else {one.batch for one in results})
         lacking = plan.lacking(results, items, self.state.rejected(), self.wish)
         if self.wish.keep is None:
@@ -384,9 +383,9 @@ class _Session:
             self.tell(
                 Installed(item.run, item.job, path, item.files, item.bytes, item.status, changes)
             )
-            self._try_to(self._point, item.job)
+            await self._try_to(self._point(item.job))
         await self._call_hook(item, changes)
-        self._try_to(self._prune, item.job)
+        await self._try_to(self._prune(item.job))
 
     # What follows from it.
 
@@ -445,16 +444,16 @@ class _Session:
                 found[self.destination.has(*key)].append(key)
         self.state.settle(visible=found[True], gone=found[False])
 
-    def _try_to(self, step: Callable[[T], None], value: T) -> None:
+    async def _try_to(self, step: Awaitable[None]) -> None:
         """Do what nothing else waits for; when the folder does not let us, that is told once."""
         try:
-            step(value)
+            await step
         except FolderError as error:
             note = Note(str(error), fault=True, folder=True)
             if note not in self.events:
                 self.tell(note)
 
-    def _point(self, job: str) -> None:
+    async def _point(self, job: str) -> None:
         """Let `latest` lead to the last run that succeeded."""
         there, now = self.destination.runs(job), self.destination.latest(job)
         items = self.state.items_of(job)
@@ -465,7 +464,7 @@ class _Session:
         if run is not None and run != now:
             self.destination.point(job, run)
 
-    def _prune(self, job: str) -> None:
+    async def _prune(self, job: str) -> None:
         """Remove what is old, and was installed by a pull."""
         if self.wish.keep is None:
             return
@@ -474,12 +473,13 @@ class _Session:
         protected = {item.run for item in self.state.owed(job)}
         protected.update(self.wish.runs, filter(None, [self.destination.latest(job)]))
         for run in plan.to_remove(there, self.wish.keep, protected, self.now):
-            self.destination.remove(job, run)
+            # Thousands of files take seconds; nobody else has the folder before they are gone.
+            await all_ended(asyncio.to_thread(self.destination.remove, job, run))
             self.tell(Removed(run, job))
 
     # What else there is to say.
 
-    def _tell_problems(self, history: History, *, again: bool) -> None:
+    def _tell_problems(self, history: History, failures: Sequence[Outcome], *, again: bool) -> None:
         """Tell of what cannot be used, and of jobs that brought nothing: what is new, or all of it."""
         told = {(one.job, one.run) for one in self.events if isinstance(one, Rejected)}
         for key, rejection in self.state.rejected().items() if again else ():
@@ -488,22 +488,20 @@ class _Session:
         for name, reason in list(history.invalid.items())[-MOST_PROBLEMS:]:
             if self._is_news("", name) or again:
                 self.tell(Note(f"{name} cannot be used: {reason}", fault=True))
-        for one in self._failures_in(history, everything=again):
+        for one in failures:
             if self._wants(one.name, one.run):
                 new = self._is_news(one.name, one.run)
                 why = ": ".join(filter(None, (one.cause and one.cause.value, one.message)))
                 if new or again:
                     self.tell(Failed(one.run, one.name, why or "it failed", again=not new))
 
-    def _failures_in(self, history: History, *, everything: bool) -> Iterator[Outcome]:
+    def _failures_in(self, history: History, *, everything: bool) -> list[Outcome]:
         if everything:
             judged = judge(history, Rules(self.now))
-            yield from (one.failure for one in judged.jobs if one.failure)
-            return
-        for groups in groups_of(history).values():
-            for group in groups:
-                found = group.outcomes((), self.now).values()
-                yield from (one for one in found if one.state is Standing.FAILED)
+            return [one.failure for one in judged.jobs if one.failure]
+        groups = (group for groups in groups_of(history).values() for group in groups)
+        outcomes = (one for group in groups for one in group.outcomes((), self.now).values())
+        return [one for one in outcomes if one.state is Standing.FAILED]
 
     def _wants(self, job: str, run: str) -> bool:
         return self.wish.wants(job) and (not run or self.wish.wants_run(run))

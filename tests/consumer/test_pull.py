@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from frictionless import system, validate
 from agent.contract.ids import Batch
 from agent.contract.layout import JobKey
 from agent.contract.names import bucket_path
+from consumer.follow import poll
 from consumer.pull.folder import Destination
+from consumer.pull.plan import Wish
+from consumer.pull.progress import Lines
+from consumer.pull.session import pull
+from consumer.store import Store
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter
 from tests.consumer.pulling import (
@@ -430,3 +436,25 @@ def test_at_a_terminal_lines_and_the_bar_do_not_meet(folder: Bucket, dest: Path)
     assert shown.count("from the hook") == 2
     assert sum(line.startswith(f"{run} quotes: 4 files") for line in shown) == 1
     assert shown[-1] == "2 jobs, 5 files, 2.3 MB"
+
+
+async def test_others_have_a_turn_while_a_run_is_removed(folder: Bucket, dest: Path) -> None:
+    """A service answers meanwhile: what `--keep` removes may be many thousand files."""
+    leave(folder, NIGHTS[0], {"quotes": {f"{number:04d}": b"a" for number in range(2000)}})
+    run = leave(folder, NIGHTS[1], SMALL)
+    trash, seen = dest / ".mayfly" / "trash", False
+
+    async def look() -> None:
+        nonlocal seen
+        while True:
+            seen = seen or (trash.exists() and any(trash.iterdir()))
+            await asyncio.sleep(0)
+
+    with Destination.open(dest) as place, closing(Store.open(None, "b", NIGHTS[0])) as store:
+        bucket = folder.reader()
+        await poll(bucket, store, datetime.now(UTC))
+        await pull(bucket, store, place, Wish(), Lines(lambda *_: None))
+        looking = asyncio.create_task(look())
+        await pull(bucket, store, place, Wish(keep=1), Lines(lambda *_: None))
+        looking.cancel()
+    assert (installed(dest), seen) == ([(run, "quotes")], True)
