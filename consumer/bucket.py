@@ -133,6 +133,8 @@ class ReadOnlyBucket:
     def content(self, key: str, limit: int) -> bytes | None:
         """Do what `get` does, in the thread of the caller."""
         with self._asking("get", key):
+            if self._folder is not None and (self._folder / key).is_fifo():
+                return None  # no listing shows it, and its reader would wait for a writer
             try:
                 answer = obstore.get(self._store, key)
             except FileNotFoundError:
@@ -199,9 +201,11 @@ class ReadOnlyBucket:
         asked = asyncio.create_task(self._ask(key, starts[0], size))
         try:
             with self._asking("get", key):
-                for following in [*starts[1:], None]:
+                for following in [*starts[1:], size]:
                     answer = await asked
-                    if following is not None:
+                    # Of an object that ends earlier there is no such part: who counts the bytes finds that out.
+                    more = following < min(size, answer.meta["size"])
+                    if more:
                         asked = asyncio.create_task(self._ask(key, following, size))
                     stream = aiter(answer.stream(min_chunk_size=CHUNK_BYTES))
                     # Not around the loop: a limit must not run while the reader of these pieces has the word.
@@ -211,6 +215,8 @@ class ReadOnlyBucket:
                         if chunk is None:
                             break
                         yield bytes(chunk)
+                    if not more:
+                        return
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)

@@ -1,6 +1,7 @@
-"""What home reads of a bucket and gives up: nothing of it arrives any more, where something else may be by then."""
+"""What home reads of a bucket: what is not as it should be, and what it gives up, of which nothing arrives any more."""
 
 import asyncio
+import os
 import socket
 import sys
 import threading
@@ -18,9 +19,10 @@ from agent.config.credentials import Credentials
 from agent.config.settings import Store
 from agent.contract.descriptor import Resource, Role
 from agent.contract.layout import DESCRIPTOR, JobKey
-from consumer.bucket import ReadOnlyBucket
+from consumer.bucket import PART_BYTES, ReadOnlyBucket
 from consumer.pull.fetch import fetch_job
 from consumer.pull.folder import OURS, STAGING, Destination
+from tests.bucket.bucket import Bucket
 from tests.parts.ports import LOOPBACK
 
 PART = 4 * 1024**2
@@ -81,6 +83,20 @@ async def test_a_file_that_was_given_up_is_not_stored(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)
             staged = (tmp_path / OURS / STAGING / key.run / key.job).iterdir()
             assert [path.name for path in staged] == [DESCRIPTOR]
+
+
+async def test_an_object_that_ends_early_is_read_to_its_end(bucket: Bucket) -> None:
+    """It is no failure of the store: whoever counts the bytes knows that it is not what was committed."""
+    bucket.objects.put("big", b"!" * (PART_BYTES + 1))
+    for size in (PART_BYTES + 2, 2 * PART_BYTES + 1, 4 * PART_BYTES):
+        pieces = [len(piece) async for piece in bucket.reader().pieces("big", size)]
+        assert sum(pieces) == PART_BYTES + 1
+
+
+async def test_a_pipe_in_a_folder_is_no_object(folder: Bucket, tmp_path: Path) -> None:
+    """Nobody waits for what is written into it."""
+    os.mkfifo(tmp_path / "bucket with spaces" / "pipe")
+    assert await folder.reader().get("pipe", limit=1) is None
 
 
 def _is_running(function: str) -> bool:
