@@ -208,7 +208,8 @@ class Group:
 def groups_of(history: History) -> dict[str, list[Group]]:
     """Return the groups of each schedule, by the time that they are for."""
     found: dict[tuple[str, str, int], list[Batch]] = {}
-    for batch in history.batches:
+    # Of a forged pointer, to a run that no clock can have dated, nothing is left but its batch.
+    for batch in (one for one in history.batches if one.runs):
         name, shards = batch.group or (batch.id.name, 1)
         found.setdefault((batch.id.schedule, name, shards), []).append(batch)
     by_schedule: dict[str, list[Group]] = {}

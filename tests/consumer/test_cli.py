@@ -16,6 +16,8 @@ from agent.base.console import aligned, columns_of, cut, printable
 from agent.contract.entries import Planned
 from agent.contract.facts import Cost, Schedule
 from agent.contract.ids import Batch as Id
+from agent.contract.ids import run_id
+from agent.contract.layout import EntryKey, PointerKey
 from consumer.cli.status import age
 from consumer.spending import REQUESTS_MONTH
 from tests.bucket.bucket import Bucket
@@ -117,6 +119,19 @@ def test_status_by_a_schedule_of_a_person(folder: Bucket) -> None:
     told = ask("status", "--check", "--schedule", "0 4 * * *", environ=folder.environ)
     assert (quiet.exit_code, told.exit_code) == (0, 3)
     assert "expected" in told.output
+
+
+def test_a_pointer_to_a_run_to_come_says_nothing_of_a_day(folder: Bucket) -> None:
+    """Of a batch of which nothing else is known: the day is missed as it was, and is judged."""
+    daily = ("--schedule", "0 4 * * *")
+    leave_run(folder.objects, datetime.now(UTC) - timedelta(days=3))
+    before = ask("status", *daily, environ=folder.environ).output
+    slot = datetime.now(UTC).replace(hour=4, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    to_come = run_id(slot + timedelta(days=30), b"any")
+    entry = EntryKey(Id.of_slot("main", slot), to_come, "0" * 8, 0)
+    folder.objects.put(PointerKey(datetime.now(UTC), "began", entry).text, b"")
+    assert "expected" in before
+    assert ask("status", *daily, environ=folder.environ).output == before
 
 
 def test_status_as_json(bucket: Bucket) -> None:
