@@ -26,6 +26,7 @@ from agent.contract.manifest import read_manifest as parse_manifest
 from agent.contract.names import bucket_path, parse_written
 from agent.contract.package import Package
 from agent.contract.package import read_package as parse_package
+from consumer.model import Job
 
 CLOCKS = timedelta(days=1)
 """How far the clock of a machine may be off, or may have been set while a run went on."""
@@ -94,6 +95,21 @@ def read_package(key: JobKey, committed: Object, text: bytes) -> Package | Inval
     problem = _descriptor_problem(key.text, committed, text)
     package = Invalid(problem) if problem else parse_package(key, text)
     return _invalid(package.reason) if isinstance(package, Invalid) else _checked(package)
+
+
+def disagreements(job: Job, package: Package) -> list[str]:
+    """Return where an entry and the package that it commits tell different stories of a job."""
+    results = [one for one in package.resources if one.path.startswith(FILES)]
+    pairs = (
+        ("status", job.status.value, package.job.status.value),
+        ("files", job.files, len(results)),
+        ("bytes", job.bytes, sum(one.bytes for one in results)),
+    )
+    return [
+        f"{what}: its entry says {said}, its package {listed}"
+        for what, said, listed in pairs
+        if said != listed
+    ]
 
 
 def read_own_package(text: bytes) -> Package | Invalid:

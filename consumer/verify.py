@@ -17,7 +17,6 @@ from agent.contract.entries import Entry, Invalid, Object
 from agent.contract.ids import Batch, is_run_id
 from agent.contract.layout import (
     DESCRIPTOR,
-    FILES,
     INDEX,
     JobKey,
     ManifestKey,
@@ -27,7 +26,13 @@ from agent.contract.layout import (
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.entries import MOST_DESCRIPTOR_BYTES, read_manifest, read_own_package, read_package
+from consumer.entries import (
+    MOST_DESCRIPTOR_BYTES,
+    disagreements,
+    read_manifest,
+    read_own_package,
+    read_package,
+)
 from consumer.follow import read_log
 from consumer.model import Job, batch_of
 
@@ -83,21 +88,6 @@ class Report:
     bytes: int = 0
     unnamed: int = 0
     problems: tuple[Problem, ...] = ()
-
-
-def disagreements(job: Job, package: Package) -> list[str]:
-    """Return where an entry and the package that it commits tell different stories of a job."""
-    results = [one for one in package.resources if one.path.startswith(FILES)]
-    pairs = (
-        ("status", job.status.value, package.job.status.value),
-        ("files", job.files, len(results)),
-        ("bytes", job.bytes, sum(one.bytes for one in results)),
-    )
-    return [
-        f"{what}: its entry says {said}, its package {listed}"
-        for what, said, listed in pairs
-        if said != listed
-    ]
 
 
 async def verify_run(

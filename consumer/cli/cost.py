@@ -11,7 +11,8 @@ from agent.base.console import aligned, cut
 from agent.base.errors import ExitCode, UsageError
 from agent.config.settings import Cost as Prices
 from agent.machine.cost import LIST_PRICES, always_on_usd_month
-from consumer.cli.command import Options, dump, known_command, known_of, loaded_settings, width
+from consumer.cli.command import Options, configured, dump, width
+from consumer.cli.known import known_command, known_of
 from consumer.spending import (
     LIST_USD,
     POLL_SECONDS,
@@ -44,7 +45,7 @@ def cost(*, options: Options, which: str | None) -> ExitCode:
     now, zone = known.judged.now, known.judged.zone
     moment = first.replace(tzinfo=zone) if first else now
     costs = month_costs(known.history, month_of(moment, zone), now)
-    prices = loaded_settings(options).cost
+    prices = configured(options)[0].settings.cost
     always = _always_on(prices)
     if options.as_json:
         dump(_json(costs, prices, known.bucket.name, always))

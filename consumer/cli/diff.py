@@ -18,7 +18,8 @@ from agent.contract.ids import is_run_id
 from agent.contract.layout import DESCRIPTOR, JobKey
 from agent.contract.package import Package
 from agent.contract.results import JobStatus
-from consumer.cli.command import Known, Options, dump, known_command, known_of
+from consumer.cli.command import Options, dump
+from consumer.cli.known import Known, known_command, known_of
 from consumer.diff import Changes, Side, changes_of, compare
 from consumer.entries import read_own_package, read_package
 from consumer.objects import file_of

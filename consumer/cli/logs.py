@@ -14,16 +14,8 @@ from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
-from consumer.cli.command import (
-    Known,
-    Options,
-    Units,
-    catch_up,
-    check_interval,
-    known_command,
-    known_of,
-    paint,
-)
+from consumer.cli.command import Options, Units, check_interval, paint
+from consumer.cli.known import Known, catch_up, known_command, known_of
 from consumer.objects import AbsentError, Objects, file_of
 from consumer.page.logtext import filtered, log_lines
 from consumer.page.render import shown_text

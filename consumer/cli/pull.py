@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import os
+import re
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,13 +18,14 @@ from agent.base.errors import ExitCode, UsageError
 from agent.base.units import parse_duration
 from agent.batch.named import LATEST
 from agent.config.faults import ConfigurationError, Fault
+from agent.contract.ids import JOB
 from consumer.cli.command import (
+    Function,
     Options,
     Units,
     bucket_command,
     check_interval,
     open_bucket,
-    pull_command,
 )
 from consumer.pull.folder import Destination, FolderError
 from consumer.pull.hooks import Hook
@@ -33,6 +35,63 @@ from consumer.pull.report import Report, report_json, summary_line
 from consumer.pull.session import pull as pull_once
 from consumer.pull.watch import for_ever, once, until_stopped
 from consumer.store import HistoryError, Store, default_name
+
+PULLED = (
+    click.option(
+        "--job", "jobs", metavar="NAME", multiple=True, help="Pull only this job; repeatable."
+    ),
+    click.option("--partial", is_flag=True, help="Pull also what jobs left that did not succeed."),
+    click.option(
+        "--complete-groups", is_flag=True, help="Pull shards only when their whole group is done."
+    ),
+    click.option(
+        "--keep",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Remove all but the N newest runs of each job.",
+    ),
+    click.option(
+        "--exec",
+        "command",
+        metavar="CMD",
+        help="Run CMD (by sh) once for each run and job; MAYFLY_PATH, ...",
+    ),
+    click.option(
+        "--exec-timeout",
+        type=Units("duration"),
+        default="10m",
+        show_default=True,
+        help="Limit of CMD.",
+    ),
+    click.option(
+        "--max-bytes",
+        type=Units("size"),
+        default="10GiB",
+        show_default=True,
+        help="Most that a job of a run may hold.",
+    ),
+)
+
+
+def pull_command(function: Function) -> Function:
+    """Give a command options that say what is pulled, as `wish`, and what is called for it, as `hook`."""
+
+    @functools.wraps(function)
+    def gathered(
+        jobs: tuple[str, ...], command: str | None, exec_timeout: float, **given: Any
+    ) -> Any:
+        for job in jobs:
+            if not re.fullmatch(JOB, job):
+                raise UsageError(f"{job!r} cannot be the name of a job")
+        said = {
+            name: given.pop(name) for name in ("keep", "partial", "complete_groups", "max_bytes")
+        }
+        hook = Hook(command, dict(os.environ), exec_timeout) if command else None
+        return function(wish=Wish(frozenset(jobs), **said), hook=hook, **given)
+
+    for option in reversed(PULLED):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]  # as above
 
 
 class Since(click.ParamType[datetime]):

@@ -12,16 +12,9 @@ import click
 from agent import __version__
 from agent.base.errors import ExitCode, UsageError
 from agent.config.faults import ConfigurationError, Fault
-from consumer.cli.command import (
-    Options,
-    Units,
-    check_interval,
-    history_file,
-    known_command,
-    open_bucket,
-    pull_command,
-    rules_of,
-)
+from consumer.cli.command import Options, Units, check_interval, open_bucket
+from consumer.cli.known import history_file, known_command, rules_of
+from consumer.cli.pull import pull_command
 from consumer.pull.folder import Destination, FolderError
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish

@@ -12,24 +12,17 @@ from agent.base.units import show_duration, show_size
 from agent.contract.entries import Invalid
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
-from consumer.cli.command import (
-    Known,
-    Options,
-    dump,
-    english,
-    known_command,
-    known_of,
-    paint,
-    width,
-)
+from consumer.cli.command import Options, dump, paint, width
+from consumer.cli.known import Known, known_command, known_of
 from consumer.cli.status import COLOURS
 from consumer.groups import State
 from consumer.model import Batch, Job, Run
-from consumer.page.given import Text
+from consumer.page.given import Text, Visit
 from consumer.page.logtext import log_lines
 from consumer.page.render import Page, said, shown_text
 from consumer.page.run import JobLine, job_facts, job_lines, notes, progress, run_facts
 from consumer.page.sentences import CAUSES, status_text
+from consumer.page.words import language
 from consumer.spending import month_costs, month_of
 
 LOG_LINES = 20
@@ -90,7 +83,9 @@ def _tell(lines: Iterable[str]) -> None:
 
 
 def _run_lines(known: Known, batch: Batch, run: Run, log: Text) -> Iterator[str]:
-    _, judged = english().language, known.judged
+    judged = known.judged
+    page = Page(Visit(language("en")), judged.zone)
+    _ = page.visit.language
     costs = month_costs(known.history, month_of(run.started, judged.zone), judged.now)
     status = batch.status(run)
     yield paint(f"{run.id}: {status_text(_, status)}", COLOURS.get(status.value, "white"))
@@ -99,7 +94,7 @@ def _run_lines(known: Known, batch: Batch, run: Run, log: Text) -> Iterator[str]
     for note in notes(_, batch, run):
         yield from _wrapped(printable(note))
     yield ""
-    yield from _facts(said(run_facts(Page(english(), judged.zone), judged, costs, batch, run)))
+    yield from _facts(said(run_facts(page, judged, costs, batch, run)))
     jobs = job_lines(batch, run)
     if jobs:
         yield ""
@@ -143,7 +138,8 @@ def _job_lines(
     if job.message or job.cause:
         yield from _said(JobLine(job.name, State.NONE, job, job.cause, job.message))
     yield ""
-    yield from _facts(said(job_facts(Page(english(), known.judged.zone), job, sound)))
+    page = Page(Visit(language("en")), known.judged.zone)
+    yield from _facts(said(job_facts(page, job, sound)))
     if isinstance(package, Invalid):
         yield from _wrapped(f"its package cannot be used: {package.reason}")
     if sound is None:

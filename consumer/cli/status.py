@@ -8,13 +8,15 @@ import click
 from agent.base.console import aligned, cut, printable
 from agent.base.errors import ExitCode
 from agent.base.units import show_duration
-from consumer.cli.command import Options, dump, english, known_command, known_of, paint, width
+from consumer.cli.command import Options, dump, paint, width
+from consumer.cli.known import known_command, known_of
 from consumer.judge import Judged
 from consumer.page.document import status_document
 from consumer.page.front import attempts, run_lines
 from consumer.page.given import Health
 from consumer.page.sentences import trouble_details, trouble_remedy, trouble_title, verdict_text
 from consumer.page.verdict import Verdict, verdict
+from consumer.page.words import language
 from consumer.spending import MonthCosts, month_costs, month_of
 
 HEADINGS = ("STATUS", "BEGAN", "AGO", "JOBS", "FILES", "TOOK", "RUN")
@@ -68,7 +70,7 @@ def status(*, options: Options, limit: int, check: bool) -> ExitCode:
 
 def lines(judged: Judged, found: Verdict) -> Iterator[str]:
     """Yield the verdict, and what is wrong."""
-    _, columns = english().language, width()
+    _, columns = language("en"), width()
     for text in verdict_text(_, found):
         yield paint(text, COLOURS.get(found.state.value, "white"))
     for one in found.troubles:

@@ -14,7 +14,7 @@ from agent.contract.layout import JobKey, run_prefix
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
 from consumer.diff import Side, changes_of, compare
-from consumer.entries import read_package
+from consumer.entries import disagreements, read_package
 from consumer.groups import Group, Outcome, groups_of
 from consumer.groups import State as Standing
 from consumer.judge import Rules, judge
@@ -38,7 +38,6 @@ from consumer.pull.report import (
 )
 from consumer.pull.state import NAME, State
 from consumer.store import Store
-from consumer.verify import disagreements
 
 PACKAGES_AHEAD = 32
 """Packages that are read before the first of their jobs is fetched."""
