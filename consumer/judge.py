@@ -7,7 +7,7 @@ time that was due. A job is judged by what became of it in each batch, or group 
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property, partial
 from itertools import pairwise, takewhile
@@ -240,7 +240,7 @@ class _Span:
     schedule: Schedule
     since: datetime
     until: datetime
-    groups: Sequence[Group] = field(default=())
+    groups: Sequence[Group]
 
 
 def _schedule(

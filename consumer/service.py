@@ -146,7 +146,7 @@ class _Service:
 
     def application(self) -> ASGIApp:
         """Return what answers requests."""
-        registry = CollectorRegistry(auto_describe=False)
+        registry = CollectorRegistry()
         registry.register(HomeCollector(self.home, self._options.version))
         ProcessCollector(registry=registry)
         site = Site(self.home, self._objects, registry)

@@ -231,8 +231,8 @@ class Store:
                 rows,
             )
 
-    def looked(self, batch: Id, now: datetime) -> Batch:
-        """Note that a batch's log was looked into, as it was at a moment; return what it comes to."""
+    def looked(self, batch: Id, now: datetime) -> None:
+        """Note that a batch's log was looked into, as it was at a moment, and keep what it comes to."""
         name = _name(batch)
         with self._writing() as connection:
             connection.execute(
@@ -244,10 +244,8 @@ class Store:
                 " (SELECT key FROM entry WHERE batch = ?)",
                 (name, name),
             )
-            folded = _fold(connection, batch, now)
-            _keep(connection, folded)
+            _keep(connection, _fold(connection, batch, now))
             self._batches.pop(name, None)
-        return folded
 
     # What is new, whoever read it: another process may keep the same file up to date. Rows are numbered as they come.
 

@@ -148,13 +148,12 @@ def _came_to(_: Language, one: Latest, pull: Pull | None) -> Iterator[str]:
         yield _("all at home")
 
 
-def names(_: Language, jobs: tuple[str, ...], most: int = SHOWN_JOBS) -> str:
+def names(_: Language, jobs: tuple[str, ...]) -> str:
     """Return names in a sentence: of many, some and how many more."""
-    shown = _(", ").join(jobs[: most if len(jobs) > most + 1 else None])
-    more = len(jobs) - most
+    more = len(jobs) - SHOWN_JOBS
     if more <= 1:
-        return shown
-    return shown + _(", ") + _.count("{n} more", "{n} more", more)
+        return _(", ").join(jobs)
+    return _(", ").join((*jobs[:SHOWN_JOBS], _.count("{n} more", "{n} more", more)))
 
 
 def trouble_title(_: Language, one: Trouble) -> str:

@@ -1,6 +1,6 @@
 """What came of a pull: for people line by line, for programs as JSON, for scripts as an exit code."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from agent.base.console import printable
@@ -121,7 +121,7 @@ class Report:
 
     events: tuple[Event, ...] = ()
     unreachable: str = ""
-    waiting: frozenset[Batch] = field(default_factory=frozenset)
+    waiting: frozenset[Batch] = frozenset()
     pending: int = 0
     stopped: bool = False
 

@@ -103,10 +103,6 @@ class HomeCollector(Collector):
         self._home = home
         self._version = version
 
-    def describe(self) -> Series:
-        """Return nothing: names are unique in a registry of one."""
-        return iter(())
-
     def collect(self) -> Series:
         """Yield all series; before the history is whole, those of the service alone."""
         home, page = self._home, _Page(self._home.bucket)

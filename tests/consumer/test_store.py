@@ -16,7 +16,7 @@ from agent.contract.entries import Entry, Invalid, Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import EntryKey, LogKey, PointerKey
 from agent.contract.results import RunStatus
-from consumer.model import batch_of, load_batch, write_batch
+from consumer.model import Batch, batch_of, load_batch, write_batch
 from consumer.store import MIGRATIONS, HistoryError, Store, default_name
 from tests.consumer.nights import LIMIT, attempt, nightly, tokyo
 
@@ -33,6 +33,14 @@ def filled(path: Path | None, count: int = 3) -> Store:
         store.add(log)
         store.looked(log[0].key.batch, NOW)
     return store
+
+
+def looked(store: Store, batch: Id) -> Batch:
+    """Look into a batch, and return what is kept of it."""
+    store.looked(batch, NOW)
+    found = store.batch(batch)
+    assert found is not None
+    return found
 
 
 def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
@@ -60,14 +68,14 @@ def test_what_arrived_first_stays() -> None:
     entry, *_ = attempt(tokyo("18 02:00"))
     broken = Arrived(entry.key, entry.at, Invalid("cut short"))
     store.add([broken])
-    assert store.looked(entry.key.batch, NOW).invalid == {entry.key.text: "cut short"}
+    assert looked(store, entry.key.batch).invalid == {entry.key.text: "cut short"}
     assert store.held([entry.key]) == {entry.key}
     assert store.valid_keys(entry.key.batch) == set()
     store.add([entry])
-    assert store.looked(entry.key.batch, NOW).runs[0].began is not None
+    assert looked(store, entry.key.batch).runs[0].began is not None
     store.add([Arrived(entry.key, NOW, entry.entry)])
     store.add([broken])
-    run = store.looked(entry.key.batch, NOW).runs[0]
+    run = looked(store, entry.key.batch).runs[0]
     assert (run.first, run.began is None) == (entry.at, False)
 
 
@@ -155,7 +163,7 @@ def test_an_empty_file_is_a_history_that_is_not_there_yet(tmp_path: Path) -> Non
     log = attempt(tokyo("18 02:00"))
     one.add(log)
     two.add(log)
-    assert one.looked(log[0].key.batch, NOW) == two.batch(log[0].key.batch)
+    assert looked(one, log[0].key.batch) == two.batch(log[0].key.batch)
 
 
 def test_each_bucket_has_a_file_of_its_own() -> None:
@@ -196,7 +204,7 @@ def test_a_process_that_dies_between_reading_and_folding_looks_again(tmp_path: P
     store.close()
     again = Store.open(path, "s3://bucket", NOW)
     assert again.expected(NOW, 10) == [batch]
-    assert len(again.looked(batch, NOW).runs) == 1
+    assert len(looked(again, batch).runs) == 1
     assert again.expected(NOW, 10) == []
     assert again.history().missing == 0
 
@@ -284,5 +292,5 @@ def test_a_run_of_years_to_come_that_only_a_pointer_tells_of_is_none() -> None:
         for batch, one in zip(batches, runs, strict=True)
     ]
     store.note(Cursor(), pointers)
-    assert [store.looked(batch, NOW).runs for batch in batches] == [(), ()]
+    assert [looked(store, batch).runs for batch in batches] == [(), ()]
     assert store.history().missing == 2
