@@ -237,7 +237,7 @@ class _Service:
     # Logs of runs.
 
     async def _print(self, since: datetime, say: Callable[[str], None]) -> None:
-        """Print what is new of runs' logs; what cannot be read now stays in the bucket."""
+        """Print what is new of runs' logs; what cannot be read or printed now stays in the bucket."""
         parts = await asyncio.to_thread(self._store.new_log_parts, since)
         for _, part in sorted(parts, key=lambda one: (one[0], one[1].key)):
             key = parse_key(part.key)
@@ -245,14 +245,13 @@ class _Service:
                 continue
             try:
                 text = await self._objects.end(part, MOST_PART_BYTES)
-            except MayflyError as error:
+                lines = text.content.decode("utf-8", "replace").splitlines()
+                if lines:
+                    printed = "\n".join(printed_line(key.run, line) for line in lines)
+                    # In a thread: whoever reads what is printed may be slow.
+                    await asyncio.to_thread(say, printed)
+            except (MayflyError, OSError) as error:  # nobody reads it any more, or a disk is full
                 self._log.warning("log.skipped", key=part.key, reason=str(error))
-                continue
-            lines = text.content.decode("utf-8", "replace").splitlines()
-            if lines:
-                printed = "\n".join(printed_line(key.run, line) for line in lines)
-                # In a thread: whoever reads what is printed may be slow.
-                await asyncio.to_thread(say, printed)
 
     # The pull.
 

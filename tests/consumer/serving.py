@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +106,7 @@ def serving(
     *options: str,
     wait: bool = True,
     history: bool = True,
+    before: Sequence[str] = (),
 ) -> Iterator[Serving]:
     """Start `mayfly serve` with an interval of a second, and stop it at the end.
 
@@ -115,10 +116,11 @@ def serving(
         options: More of its options; a later one counts.
         wait: Whether to wait until it has read the bucket.
         history: Whether to name its history; without a name it has the default one.
+        before: A program that starts it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [sys.executable, "-m", "agent", "serve", "--listen", f"{LOOPBACK}:{port}"]
+    command = [*before, sys.executable, "-m", "agent", "serve", "--listen", f"{LOOPBACK}:{port}"]
     file, log = folder / "history.sqlite", folder / "serve.log"
     command += ["--history", str(file)] if history else []
     command += ["--interval", "1s", *options]

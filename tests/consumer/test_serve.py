@@ -384,6 +384,16 @@ def test_the_page_counts_what_is_not_at_home(
             wait_until(lambda: pending() == 0, seconds=SECONDS, what="the jobs to come home")
 
 
+def test_logs_that_cannot_be_printed_end_nothing_else(folder: Bucket, tmp_path: Path) -> None:
+    """On a full disk, or when nobody reads them any more, the service goes on and says so."""
+    full = ("sh", "-c", 'exec "$@" > /dev/full', "sh")
+    with serving(tmp_path / "home", folder.environ, "--print-logs", before=full) as service:
+        leave_run(folder.objects, datetime.now(UTC) - timedelta(minutes=10))
+        wait_until(lambda: service.events("log.skipped"), seconds=SECONDS, what="a complaint")
+        service.looked()
+    assert "No space left" in service.events("log.skipped")[0]
+
+
 def test_logs_of_runs_are_printed_once_as_they_arrive(folder: Bucket, tmp_path: Path) -> None:
     """For whatever collects what programs print: new parts, with the run; not those of long ago, and none twice."""
     old = leave_run(folder.objects, days_ago(3))
