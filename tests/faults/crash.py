@@ -22,8 +22,9 @@ from typing import Any
 _RETURNS = frozenset(
     dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in dis.opmap
 )
-_YIELD = dis.opmap["YIELD_VALUE"]
 _RESUME = dis.opmap["RESUME"]
+_YIELDS = (dis.opmap["YIELD_VALUE"], _RESUME)
+"""Where a generator stands that has yielded; the second since Python 3.13, where it will go on."""
 _SOURCES = f"{os.sep}agent{os.sep}"
 
 
@@ -64,7 +65,7 @@ class Killer:
                 self._pass(f"{place}:enter")
         elif event == "return" and operation in _RETURNS:
             self._pass(f"{place}:leave")
-        elif event == "return" and operation == _YIELD and arg is None:
+        elif event == "return" and operation in _YIELDS and arg is None:
             self._pass(f"{place}:yield")
         return self.trace
 
