@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.literals import CapabilityType
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef
 
 HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ TEMPLATE = HERE / "mayfly.yaml"
 IMAGES = HERE / "ami.json"
 STACK = "mayfly"
 REGION = "ap-northeast-3"
-CAPABILITIES = ("CAPABILITY_IAM",)
+CAPABILITIES: "tuple[CapabilityType, ...]" = ("CAPABILITY_IAM",)
 SECONDS = 30 * 60
 """For a stack to come or to go; machines that end take some minutes of it."""
 POLL_SECONDS = 5.0
@@ -185,8 +186,11 @@ class Deployment:
         chosen: list[ParameterTypeDef] = [
             {"ParameterKey": name, "ParameterValue": value} for name, value in given.items()
         ]
-        kept = sorted((declared & set(old)) - set(given))
-        return [*chosen, *({"ParameterKey": name, "UsePreviousValue": True} for name in kept)]
+        kept: list[ParameterTypeDef] = [
+            {"ParameterKey": name, "UsePreviousValue": True}
+            for name in sorted((declared & set(old)) - set(given))
+        ]
+        return [*chosen, *kept]
 
     def _known(self, stack: str) -> Any:
         from botocore.exceptions import ClientError  # noqa: PLC0415
