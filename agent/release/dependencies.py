@@ -198,14 +198,14 @@ def poetry_requirements(text: str, file: str) -> str:
         lock = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ReleaseError(f"{file} cannot be installed: not valid TOML: {error}"[:300]) from error
-    version = str(_table(lock, "metadata").get("lock-version", ""))
+    version = str(_table(lock, "metadata").get("lock-version", ""))[:20]
     if tuple(int(part) for part in version.split(".") if part.isdecimal()) < POETRY_FORMAT:
         raise ReleaseError(
             f"{file} cannot be installed: its format, {version or 'of an early Poetry'}, does not say which group a"
             " package is in",
             remedy="poetry lock with Poetry 2 or newer, and commit it",
         )
-    packages = [each for each in lock.get("package", []) if isinstance(each, dict)]
+    packages = [each for each in _list(lock, "package", file) if isinstance(each, dict)]
     return "".join(
         _requirement(
             file,
@@ -213,11 +213,15 @@ def poetry_requirements(text: str, file: str) -> str:
             each.get("version")
             if _table(each, "source").get("type", "legacy") == "legacy"
             else None,
-            _files(each),
+            [
+                str(one["hash"])
+                for one in _list(each, "files", file)
+                if isinstance(one, dict) and "hash" in one
+            ],
             _marker(each.get("markers")),
         )
         for each in packages
-        if "main" in each.get("groups", ["main"]) and not each.get("optional")
+        if "main" in _list(each, "groups", file, absent=["main"]) and not each.get("optional")
     )
 
 
@@ -237,7 +241,7 @@ def pipenv_requirements(text: str, file: str) -> str:
             file,
             name,
             str(each.get("version", "")).removeprefix("=="),  # what comes from git has none
-            [str(one) for one in each.get("hashes", [])],
+            [str(one) for one in _list(each, "hashes", file)],
             str(each.get("markers", "")),
         )
         for name, each in packages.items()
@@ -255,12 +259,12 @@ def _requirement(
         )
     condition = f" ; {marker}" if marker else ""
     pins = "".join(f" --hash={one}" for one in hashes)
-    return f"{name}=={version}{condition}{pins}\n"
-
-
-def _files(package: Mapping[str, Any]) -> list[str]:
-    files = package.get("files", [])
-    return [str(each["hash"]) for each in files if isinstance(each, dict) and "hash" in each]
+    line = f"{name}=={version}{condition}{pins}"
+    if (
+        not line.isprintable()
+    ):  # a second line could be an option of uv, and half a character is no text
+        raise ReleaseError(f"{file} cannot be installed: {line[:80]!a} is no requirement")
+    return f"{line}\n"
 
 
 def _marker(markers: object) -> str:
@@ -285,6 +289,20 @@ def _project(content: bytes | None) -> Mapping[str, Any]:
         return tomllib.loads(content.decode()) if content else {}
     except (ValueError, RecursionError):
         return {}
+
+
+def _list(
+    data: Mapping[str, Any], key: str, file: str, absent: Sequence[Any] = ()
+) -> Sequence[Any]:
+    """Return a list of the lock `file`.
+
+    Raises:
+        ReleaseError: It is something else.
+    """
+    value = data.get(key, absent)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ReleaseError(f"{file} cannot be installed: {key} is not a list")
+    return value
 
 
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

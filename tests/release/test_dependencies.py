@@ -175,6 +175,14 @@ def test_locks_of_poetry_and_pipenv_become_requirements_with_hashes() -> None:
     assert pipenv_requirements(json.dumps(PIPENV), "Pipfile.lock") == CONVERTED
 
 
+POETRY_2 = '[metadata]\nlock-version = "2.1"\n'
+
+
+def pipfile(**more: object) -> str:
+    """Return a `Pipfile.lock` of one package, of which more is said."""
+    return json.dumps({"default": {"x": {"version": "==1", "hashes": [HASH], **more}}})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -192,6 +200,12 @@ def test_locks_of_poetry_and_pipenv_become_requirements_with_hashes() -> None:
         ("Pipfile.lock", "{", "it is not JSON"),
         ("Pipfile.lock", "[]", "it is not JSON"),
         ("Pipfile.lock", '{"default": {"x": {"git": "https://x", "ref": "1"}}}', "no hash pins x"),
+        ("Pipfile.lock", pipfile(hashes=None), "hashes is not a list"),
+        ("Pipfile.lock", pipfile(markers="\ud800"), "is no requirement"),
+        ("Pipfile.lock", pipfile(markers="\n--index-url https://x"), "is no requirement"),
+        ("poetry.lock", "package = 5\n" + POETRY_2, "package is not a list"),
+        ("poetry.lock", POETRY_2 + "[[package]]\ngroups = 5", "groups is not a list"),
+        ("poetry.lock", POETRY_2 + "[[package]]\nfiles = 5", "files is not a list"),
         ("requirements.txt", b"idna\n\xff\xfe", "it is not UTF-8"),
     ],
 )
@@ -199,6 +213,11 @@ def test_a_lock_that_cannot_be_installed_says_why(name: str, text: str | bytes, 
     """In a sentence that names the file."""
     with pytest.raises(ReleaseError, match=f"^{name} .*{says}"):
         found({name: text})
+
+
+def test_a_lock_with_a_version_of_many_digits_is_read() -> None:
+    """Python refuses to make a number of more than 4300."""
+    assert poetry_requirements(POETRY_2.replace("2.1", "2" * 5000), "poetry.lock") == ""
 
 
 def test_files_that_do_not_count_are_named() -> None:
