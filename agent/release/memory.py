@@ -443,15 +443,16 @@ class Memory:
         await self._send(self._store)
 
     async def _send(self, store: Store) -> None:
-        # An entry has one time: of two facts about the same thing only the later one is sent.
-        waiting = list(self._unsent)
-        facts = sorted(compacted(waiting), key=lambda fact: fact.run)
+        # An entry has one time: of two facts about the same thing only the later one is sent. The other is forgotten
+        # at once: sent later, by its time in the bucket it would replace the one that replaced it.
+        self._unsent = list(compacted(self._unsent))
+        facts = sorted(self._unsent, key=lambda fact: fact.run)
         # What an earlier run on this disk could not send is still that run's.
         for run, some in groupby(facts, key=lambda fact: fact.run):
             own = tuple(some)
             name = await self._put(store, run, own, snapshot=None)
             self._sent[name] = own
-            self._unsent = [fact for fact in self._unsent if fact.run != run or fact not in waiting]
+            self._unsent = [fact for fact in self._unsent if fact not in own]
             self._save()
 
     async def compact(self) -> None:

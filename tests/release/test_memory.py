@@ -285,6 +285,28 @@ async def test_without_the_bucket_the_disk_knows_and_what_was_learnt_is_sent_lat
     assert elsewhere.known.cut_off(commit("v2"), world.now, ()) == (0, 1)
 
 
+async def test_what_was_replaced_before_it_could_be_sent_is_not_sent_after_all(
+    world: World, tmp_path: Path
+) -> None:
+    """It would arrive after what replaced it, and so have the last word."""
+    copy = tmp_path / "known.json"
+    world.store.fails.add("put")
+    night = await world.opened(copy=copy)
+    night.contact(unreachable_since=world.now)
+    await night.send(last=True)
+    world.store.fails.clear()
+    world.wait(NIGHT)
+    later = await world.opened(copy=copy)
+    later.contact(reached=world.now, unreachable_since=None)
+    await later.send()
+    world.wait()
+    later.learn(good=good("v1", world.now))
+    await later.send(last=True)
+    world.wait()
+    elsewhere = (await world.opened()).known
+    assert (elsewhere.contact.unreachable_since, len(elsewhere.facts)) == (None, 2)
+
+
 async def test_a_damaged_copy_is_no_copy(world: World, tmp_path: Path) -> None:
     """The bucket has it all."""
     copy = tmp_path / "known.json"
