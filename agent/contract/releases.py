@@ -21,6 +21,8 @@ MOST_FACTS = 2000
 MOST_COVERED = 5000
 MOST_SIGNED = 16 * 1024
 """Characters of a signed object in base64; a signed tag has about five hundred."""
+MOST_NAMED = 1000
+"""Jobs that one fact names."""
 WINDOW = timedelta(days=75)
 """How far back a snapshot names what it was made from: longer than any run, so that nothing older can still arrive."""
 
@@ -75,7 +77,9 @@ class Good(Version):
         None, description="The signed object, in base64: it is verified again before each run."
     )
     jobs: tuple[JobName, ...] | None = Field(
-        None, max_length=1000, description="Its jobs as it declares them; null when not known."
+        None,
+        max_length=MOST_NAMED,
+        description="Its jobs as it declares them; null when not known, or more than that.",
     )
 
 
@@ -103,7 +107,7 @@ class Passed(Record):
     """Jobs that succeeded when a release last ran."""
 
     commit: Commit
-    jobs: tuple[JobName, ...] = Field((), max_length=1000)
+    jobs: tuple[JobName, ...] = Field((), max_length=MOST_NAMED)
 
 
 class Contact(Record):

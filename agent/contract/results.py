@@ -137,9 +137,12 @@ class Record(BaseModel):
 LARGEST = 2**53
 """Integers above it are not the same in every program that reads JSON."""
 
+LONGEST_SECONDS = 10 * 366 * 86400
+"""Ten years; what lasts longer by two clocks is written as that."""
+
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Moment = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
-Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 """US dollars; a larger amount is a forgery or a mistake."""

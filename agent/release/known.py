@@ -62,14 +62,19 @@ def compacted(facts: Iterable[Fact]) -> tuple[Fact, ...]:
 def _parts(facts: Iterable[Fact]) -> Iterator[Fact]:
     """Yield a fact for each part: parts are replaced one by one."""
     for fact in facts:
-        names = (*Learnt.model_fields, *(fact.model_extra or ()))
-        said = [name for name in names if getattr(fact, name) is not None]
+        # Not by `getattr`: an unknown part may have the name of a method.
+        parts = {name: getattr(fact, name) for name in Learnt.model_fields}
+        said = {
+            name: part
+            for name, part in {**parts, **(fact.model_extra or {})}.items()
+            if part is not None
+        }
         if len(said) == 1:
             yield fact
             continue
         origin = {"at": fact.at, "written": fact.written, "run": fact.run, "by": fact.by}
-        for name in said:
-            yield Fact.model_validate({**origin, name: getattr(fact, name)})
+        for name, part in said.items():
+            yield Fact.model_validate({**origin, name: part})
 
 
 def _latest(facts: Iterable[Fact], place: Any, most: int) -> Iterator[Fact]:

@@ -439,8 +439,10 @@ class Attempt:
         """
         if self._store.marker(good.commit) is not None:
             return await self.trusted(good.commit)
+        # Its own fields alone: what a newer writer says besides may have a meaning in a marker.
+        known = {name: getattr(good, name) for name in Good.model_fields}
         marker = Marker.model_validate(
-            {**dict(good), "repository": self._url, "jobs": None, "environment": False}
+            {**known, "repository": self._url, "jobs": None, "environment": False}
         )
         if signed := marker.signed_object:  # its own time, whatever the bucket says
             marker = marker.model_copy(update={"time": claim_of(signed).time})
@@ -537,10 +539,11 @@ class Attempt:
 
     def _jobs_before(self) -> tuple[str, ...]:
         """Return the jobs of the last good release, or of the image's."""
-        if self.good:
-            return self.good[0].jobs or ()
+        last = self.good[0] if self.good else None
+        if last and last.jobs is not None:
+            return last.jobs
         with suppress(ReleaseError):
-            if commit := self._store.image_commit:
+            if commit := last.commit if last else self._store.image_commit:
                 jobs = on_disk(self._store, commit, self.context.checks).jobs
                 return tuple(map(family_of, jobs.job))
         return ()

@@ -144,11 +144,10 @@ async def _obtained(attempt: Attempt, release: Installed, why: ReleaseError | No
 
 
 def _stale(attempt: Attempt, release: Installed, why: ReleaseError) -> facts.Stale:
-    age = attempt.context.now - release.marker.fetched
     stale = facts.Stale(
         wanted=attempt.wanted,
         reason=why.with_remedy[:MOST_TEXT],
-        age_seconds=max(0.0, age.total_seconds()),
+        age_seconds=release.age_seconds(attempt.context.now),
         since=_stale_since(attempt),
     )
     attempt.context.log.warning(

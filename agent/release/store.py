@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,8 @@ from agent.base import durable
 from agent.base.errors import ReleaseError
 from agent.config.jobsfile import JobsFile, family_of
 from agent.contract.facts import Signer
-from agent.contract.releases import MOST_SIGNED, Good
+from agent.contract.releases import MOST_NAMED, MOST_SIGNED, Good
+from agent.contract.results import LONGEST_SECONDS
 from agent.release.checks import Checks, checked_jobs
 from agent.release.trust import Signed
 
@@ -123,6 +125,11 @@ class Installed:
         """Its files: the working directory of its jobs."""
         return self.root / TREE
 
+    def age_seconds(self, now: datetime) -> float:
+        """Return how long ago it was first fetched, in the bounds of a manifest: the clock may have been wrong then."""
+        age = (now - self.marker.fetched).total_seconds()
+        return min(max(0.0, age), LONGEST_SECONDS)
+
     @property
     def programs(self) -> Path | None:
         """The `bin` of its environment, which comes first on its jobs' PATH; None without one."""
@@ -172,7 +179,9 @@ def good_of(release: Installed) -> Good:
     if len(release.marker.signed or "") > MOST_SIGNED:
         known["signed"] = None
     declared = sorted({family_of(job) for job in release.jobs.job})
-    return Good.model_validate({**known, "jobs": tuple(declared)})
+    return Good.model_validate(
+        {**known, "jobs": None if len(declared) > MOST_NAMED else tuple(declared)}
+    )
 
 
 def bake(release_store: ReleaseStore, release: Installed) -> None:

@@ -14,6 +14,7 @@ from enum import Enum
 from agent.base.errors import Refusal
 from agent.config.jobsfile import Job
 from agent.contract.package import JobRecord
+from agent.contract.releases import MOST_NAMED
 from agent.contract.results import Fault, JobCause, JobStatus
 
 MAX_STARTS = 3
@@ -43,11 +44,11 @@ _NOT_FOUND_CODES = frozenset({126, 127})
 def passed_by(before: Collection[str] | None, results: Sequence[JobRecord]) -> tuple[str, ...]:
     """Return the jobs that the last good release does well after it ran; a new one must do them too.
 
-    `before` is the same from the time before; None if not known.
+    At most as many as a fact holds. `before` is the same from the time before; None if not known.
     """
     ran = {result.name for result in results if fault_of(result) not in _OTHERS}
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
-    return tuple(sorted({name for name in before or () if name not in ran} | fine))
+    return tuple(sorted({name for name in before or () if name not in ran} | fine))[:MOST_NAMED]
 
 
 def own_fault(kind: Refusal, reason: str) -> bool:

@@ -11,7 +11,7 @@ from agent.batch.log import Store
 from agent.config.jobsfile import JobsFile
 from agent.contract.facts import RefusedRelease, Release, RolledBack, Stale
 from agent.contract.package import JobRecord
-from agent.contract.releases import Bad, Good, Passed, ReleaseEntry
+from agent.contract.releases import MOST_NAMED, Bad, Good, Passed, ReleaseEntry
 from agent.jobs.interface import Isolation
 from agent.release.checks import Checks
 from agent.release.context import ReleaseContext
@@ -258,7 +258,7 @@ def taken_over(
     stale = Stale(
         wanted=before.wanted if before else release.ref,
         reason=before.reason if before else f"it failed its trial: {reason}",
-        age_seconds=max(0.0, (now - other.marker.fetched).total_seconds()),
+        age_seconds=other.age_seconds(now),
         since=(before and before.since) or now,
     )
     return record.model_copy(
@@ -270,7 +270,7 @@ def taken_over(
             "verified_by": other.marker.verified_by,
             "stale": stale,
             "rolled_back_from": RolledBack(
-                ref=release.ref, commit=release.commit, reason=reason, jobs=again
+                ref=release.ref, commit=release.commit, reason=reason, jobs=again[:MOST_NAMED]
             ),
         }
     )

@@ -188,6 +188,16 @@ def test_the_pin_is_the_last_word() -> None:
     assert Known.of([pin]).pin == pin.pin
 
 
+def test_an_unknown_part_may_have_any_name() -> None:
+    """Of a newer writer, or of a forger: it is kept as it is, also with the name of a method."""
+    odd = {"model_dump": {"a": 1}, "__class__": 2, "known": 3}
+    told = Fact.model_validate({**dict(fact(contact=Contact(reached=NOW))), **odd})
+    known = Known.of([told])
+    assert known.contact.reached == NOW
+    extras = [each.model_extra for each in known.facts if each.model_extra]
+    assert {name: part for one in extras for name, part in one.items()} == odd
+
+
 def test_it_stays_small() -> None:
     """However much was learnt, in a thousand nights of which each has a new release."""
     facts = []

@@ -1,12 +1,13 @@
 """A fresh disk has the last good release again: from git by its commit, verified, and never below the image's."""
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from agent.contract.releases import Good
+from agent.contract.releases import MOST_NAMED, Good
+from agent.contract.results import LONGEST_SECONDS
 from agent.release.operate import pin, rollback
 from agent.release.store import bake, good_of
 from agent.release.trust import Signed
@@ -144,6 +145,29 @@ async def test_what_the_bucket_says_of_a_release_does_not_lead_below_the_image(
     proved(signed, image.model_copy(update=old))
     assert (await signed.obtain()).release.commit == image.commit
     assert not signed.told("release.restored")
+
+
+async def test_what_else_the_bucket_says_of_a_release_stops_nothing(computer: Computer) -> None:
+    """A newer writer, or a clock that was wrong by decades when it was fetched."""
+    commit = await computer.ran("v1.0")
+    (good,) = computer.remembered().known.good(VERSION)
+    old = {"fetched": datetime(2001, 1, 1, tzinfo=UTC), "version": 2, "verified_by": "x"}
+    proved(computer, Good.model_validate({**dict(good), **old}))
+    computer.publish("v2.0", {"jobs.toml": "broken"})
+    computer.git("tag", "--delete", "v1.0")
+    wiped(computer)
+    obtained = await computer.obtain()
+    assert (obtained.release.commit, kinds(obtained)) == (commit, ["content"])
+    assert obtained.stale
+    assert obtained.stale.age_seconds == LONGEST_SECONDS
+
+
+async def test_a_release_of_many_jobs_is_good_and_loses_none(computer: Computer) -> None:
+    """More than a fact can name: they are read from the disk, where it is."""
+    many = "".join(JOBS.replace("greet", f"greet-{number}", 1) for number in range(MOST_NAMED + 1))
+    await computer.ran("v1.0", {"jobs.toml": many, "greet.sh": ""})
+    computer.publish("v2.0", {"jobs.toml": JOBS})
+    assert kinds(await computer.obtain()) == ["check"]
 
 
 async def test_an_operator_goes_back_on_a_branch(computer: Computer) -> None:
