@@ -63,7 +63,7 @@ def become(command: list[bytes], environ: dict[bytes, bytes]) -> tuple[bytes, by
         stream = ours.makefile("rb")
         assert int(stream.readline()) == os.getuid()
         variables = [name + b"=" + value for name, value in environ.items()]
-        ours.sendall(b"\0".join([b"%d" % len(command), *command, *variables]))
+        ours.sendall(b"\0".join([b"0", b"%d" % len(command), *command, *variables]))
         ours.shutdown(socket.SHUT_WR)
         output, _ = process.communicate(timeout=30)
         return stream.read(), output, process.returncode

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ ENDS: dict[str, tuple[str | list[str], dict[str, object]]] = {
     "never-content": ("exit 75", {}),
     "again": ("false", {"retries": 1}),
     "cannot-start": (["./broken"], {}),
+    "cannot-start-limited": (["./broken"], {"memory": "100MiB"}),
     "killed": ("kill -SEGV $$", {}),
     "empty": ("exit 0", {"expect": {"min_files": 1}}),
     "too-little": (WRITES.format(text="x", name="x"), {"expect": {"min_bytes": "1KiB"}}),
@@ -45,6 +47,7 @@ def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> Non
         "never-content": ("failed", "error", 2),
         "again": ("failed", "error", 2),
         "cannot-start": ("failed", "release", 1),
+        "cannot-start-limited": ("failed", "release", 1),
         "killed": ("failed", "error", 1),
         "empty": ("empty", "expectation", 1),
         "too-little": ("empty", "expectation", 1),
@@ -55,7 +58,9 @@ def test_every_end_has_its_status_and_cause(bench: Bench, bucket: Bucket) -> Non
     assert run.job("fails")["message"] == "exit code 3: no such luck"
     assert run.job("fails")["attempts"][0]["exit_code"] == 3
     assert run.job("killed")["attempts"][0]["signal"] == 11
-    assert "could not be started" in run.job("cannot-start")["message"]
+    told = re.compile(r"\./broken could not be started: .*No such file or directory: '.*/broken'")
+    for name in ("cannot-start", "cannot-start-limited"):
+        assert told.fullmatch(run.job(name)["message"])
     assert "expected at least 1" in run.job("empty")["message"]
     assert run.results == {"fails/half", "too-little/x", "asks-again/n", "limited-at-once/limit"}
     assert run.files["limited-at-once/limit"] == b"102400\n", "KiB, before its first instruction"

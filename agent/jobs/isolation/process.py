@@ -18,10 +18,14 @@ from io import FileIO
 
 from agent.base import processes
 from agent.jobs.interface import Launch, Running
+from agent.jobs.isolation.channel import channel, launcher_command
 from agent.jobs.verdict import Exit
 
 MARKS = ("MAYFLY_RUN_ID", "MAYFLY_JOB")
 """Variables that tell a job's processes from all others."""
+
+LAUNCH_SECONDS = 60.0
+"""Until the launcher is the job's program: 0.03 s, but some seconds in a busy machine under software emulation."""
 
 
 class ProcessIsolation:
@@ -32,12 +36,9 @@ class ProcessIsolation:
     @asynccontextmanager
     async def start(self, launch: Launch) -> AsyncIterator[Running]:
         """Start a program; leaving the context kills all that it started."""
-        command = (*_memory_limit(launch), resolve(launch), *launch.command[1:])
         async with (
             output_pipe() as (output, writing),
-            processes.started(
-                command, environ=launch.environ, cwd=launch.cwd, output=writing.fileno()
-            ) as process,
+            _started(launch, writing.fileno()) as process,
         ):
             writing.close()
             _limit(process.pid, launch)
@@ -92,21 +93,39 @@ def resolve(launch: Launch) -> str:
     return found
 
 
-def _memory_limit(launch: Launch) -> tuple[str, ...]:
-    """Return the command that runs a program under its memory limit from its first instruction.
+@asynccontextmanager
+async def _started(launch: Launch, output: int) -> AsyncIterator[Process]:
+    """Start a program: with a limit on memory through the launcher, so that it holds from the first instruction on.
 
     A program that has started may have more already, and keep it: a busy agent comes late.
 
     Raises:
-        OSError: There is no `prlimit`.
+        OSError: The program cannot be started.
     """
+    program = resolve(launch)
     if launch.memory is None or sys.platform != "linux":
-        return ()
-    prlimit = shutil.which("prlimit")
-    if prlimit is None:
-        raise OSError('a limit on memory needs the program "prlimit"; install util-linux')
-    # Private writable memory, each process for itself; address space would punish mere reservations.
-    return (prlimit, f"--data={launch.memory}", "--")
+        command = (program, *launch.command[1:])
+        async with processes.started(
+            command, environ=launch.environ, cwd=launch.cwd, output=output
+        ) as process:
+            yield process
+        return
+    marks = {mark: launch.environ[mark] for mark in MARKS}
+    async with (
+        channel() as (launcher, theirs),
+        processes.started(
+            launcher_command(), environ=marks, cwd=launch.cwd, feed=theirs.fileno(), output=output
+        ) as process,
+    ):
+        theirs.close()
+        try:
+            async with asyncio.timeout(LAUNCH_SECONDS):
+                await launcher.user()
+                await launcher.order(program, launch, memory=launch.memory)
+                await launcher.became()
+        except TimeoutError as error:
+            raise OSError(f"it did not start in {LAUNCH_SECONDS:g} s") from error
+        yield process
 
 
 def _limit(pid: int, launch: Launch) -> None:

@@ -10,9 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
-import sys
-from asyncio import StreamReader, StreamWriter
+from asyncio import StreamReader
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +22,7 @@ from agent.base.errors import ProcessTimeout
 from agent.base.logs import Log
 from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import confinement
+from agent.jobs.isolation.channel import Channel, channel, launcher_command
 from agent.jobs.isolation.confinement import Confinement
 from agent.jobs.isolation.diskwatch import DiskWatch
 from agent.jobs.isolation.process import MARKS, output_pipe, resolve
@@ -41,7 +40,6 @@ UNDER_WAY = frozenset({"active", "activating", "deactivating"})
 KILLED_BY = frozenset({"2", "3"})
 """CLD_KILLED and CLD_DUMPED of sigaction(2); 1 is CLD_EXITED."""
 
-_LAUNCHER = Path(__file__).with_name("launcher.py")
 _SHOWN = "LoadState,ActiveState,Result,ExecMainCode,ExecMainStatus"
 _LONGEST_WORDS = 500
 
@@ -65,8 +63,7 @@ class UnitIsolation:
             if launch.scratch is not None:
                 await asyncio.to_thread(_make_scratch, launch.scratch)
                 stack.push_async_callback(_clear_away, launch.scratch)
-            ours, theirs = socket.socketpair()
-            stack.callback(theirs.close)
+            ours, theirs = await stack.enter_async_context(channel())
             output, writing = await stack.enter_async_context(output_pipe())
             marks = {mark: launch.environ[mark] for mark in MARKS}
             try:
@@ -82,11 +79,9 @@ class UnitIsolation:
                 raise OSError(f"systemd-run does not start: {error.strerror}") from error
             writing.close()
             theirs.close()
-            answers, orders = await asyncio.open_unix_connection(sock=ours)
-            stack.callback(orders.close)
-            unit = _Unit(name, client, output, answers, self._systemd)
+            unit = _Unit(name, client, output, ours, self._systemd)
             stack.push_async_callback(unit.end)
-            await _start_program(unit, orders, program, launch)
+            await unit.begin(program, launch)
             await stack.enter_async_context(self._disk.watching(launch, unit.overflow))
             yield unit
 
@@ -97,25 +92,8 @@ class UnitIsolation:
             f"--unit={name}",
             f"--description=Mayfly job {launch.name}",
             *rules,
-            *("--", os.path.realpath(sys.executable), "-I", "-S", "-c", _LAUNCHER.read_text()),
+            *("--", *launcher_command()),
         ]
-
-
-async def _start_program(unit: "_Unit", orders: StreamWriter, program: str, launch: Launch) -> None:
-    """Give the unit's user the job's folders, and send the launcher the job's command.
-
-    Raises:
-        OSError: The unit could not be started.
-    """
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            user = await unit.user()
-            await asyncio.to_thread(_give, launch, user)
-            orders.write(_order(program, launch))
-            orders.write_eof()
-            await orders.drain()
-    except TimeoutError as error:
-        raise OSError(f"systemd did not start its unit in {START_SECONDS:g} s") from error
 
 
 class Systemd:
@@ -168,13 +146,13 @@ class _Unit:
         name: str,
         client: Process,
         output: StreamReader,
-        answers: StreamReader,
+        launcher: Channel,
         systemd: Systemd,
     ) -> None:
         self._name = name
         self._client = client
         self._output = output
-        self._answers = answers
+        self._launcher = launcher
         self._systemd = systemd
         self._overflowed = False
         self._asking: list[asyncio.Task[bool]] = []
@@ -183,23 +161,27 @@ class _Unit:
     def output(self) -> StreamReader:
         return self._output
 
-    async def user(self) -> int:
-        """Return its user, as soon as its launcher runs.
+    async def begin(self, program: str, launch: Launch) -> None:
+        """Give the unit's user the job's folders, and the launcher the job's command.
 
         Raises:
-            OSError: systemd did not start it.
+            OSError: The unit could not be started.
         """
-        first = await self._answers.readline()
-        if not first.endswith(b"\n"):
-            raise OSError(await self._complaint())
-        return int(first)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                user = await self._launcher.user()
+                if user is None:
+                    raise OSError(await self._complaint())
+                await asyncio.to_thread(_give, launch, user)
+                await self._launcher.order(program, launch)
+        except TimeoutError as error:
+            raise OSError(f"systemd did not start its unit in {START_SECONDS:g} s") from error
 
     async def wait(self) -> Exit:
         if await self._client.wait() == 0:
             return Exit(0)
         # Whether the launcher could become the program is known only now: the client held this open as well.
-        if number := await self._answers.read(_LONGEST_WORDS):
-            raise OSError(int(number), os.strerror(int(number)))
+        await self._launcher.became()
         while True:
             shown = await self._systemd.show(self._name)
             if shown.get("ActiveState") not in UNDER_WAY:
@@ -292,11 +274,3 @@ def _give(launch: Launch, user: int) -> None:
         for folder, folders, files in os.walk(top):
             for name in (*folders, *files):
                 os.lchown(os.path.join(folder, name), user, user)  # noqa: PTH118 -- thousands of them
-
-
-def _order(program: str, launch: Launch) -> bytes:
-    """Return the launcher's input: the number of words of the command, the words, the environment."""
-    command = (program, *launch.command[1:])
-    variables = (f"{name}={value}" for name, value in launch.environ.items())
-    fields = (str(len(command)), *command, *variables)
-    return b"\0".join(os.fsencode(field) for field in fields)
