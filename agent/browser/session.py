@@ -1,19 +1,17 @@
 """WebDriver over plain HTTP, as far as needed to know whether a browser works."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from agent.base.errors import BrowserError
 from agent.base.redact import without_credentials
 from agent.base.threads import in_thread
-
-if TYPE_CHECKING:
-    import requests
 
 CONNECT_SECONDS = 3.0
 STATUS_SECONDS = 5.0
@@ -24,6 +22,11 @@ LIFE_SECONDS = 1.0
 
 REFUSALS = 4
 """Sessions that an endpoint may refuse before it is abandoned: it is up, and another request would not help."""
+
+LONGEST_ANSWER = 8 * 1024**2
+"""Bytes that are read of an answer: the status of a Grid of some thousand slots. A service of a stack is anybody's."""
+
+BAD_REQUEST = 400
 
 # The Grid refuses a body that does not say so in these words.
 _HEADERS = {"Content-Type": "application/json; charset=utf-8"}
@@ -55,6 +58,25 @@ class _NotYet(Exception):  # noqa: N818 -- the name states the fact
 
 class _Silent(_NotYet):
     """No answer in time."""
+
+
+class _Answer(NamedTuple):
+    """An answer's status and body."""
+
+    status: int
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        """WebDriver's value.
+
+        Raises:
+            ValueError: It is not WebDriver's.
+        """
+        try:
+            return json.loads(self.body)["value"]
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError("it is not WebDriver's") from error
 
 
 class _Refused(Exception):  # noqa: N818 -- the name states the fact
@@ -137,9 +159,7 @@ def _open_sessions(url: str, seconds: float) -> list[str]:
     try:
         nodes = _status(url, seconds).get("nodes")
         if nodes is None:
-            return [
-                str(each["id"]) for each in _ask("GET", f"{url}/sessions", seconds).json()["value"]
-            ]
+            return [str(each["id"]) for each in _ask("GET", f"{url}/sessions", seconds).value]
         slots = [slot for node in nodes for slot in node["slots"]]
         return [str(slot["session"]["sessionId"]) for slot in slots if slot.get("session")]
     except (ValueError, KeyError, TypeError) as error:
@@ -160,10 +180,10 @@ def _try_session(url: str, seconds: float, *, shared: bool) -> str:
         raise _NotYet("it says that it is not ready")
     # Not limited further: a Grid would open the session of a request that we have given up.
     opened = _ask("POST", f"{url}/session", seconds, _CAPABILITIES)
-    if not opened.ok:
+    if opened.status >= BAD_REQUEST:
         raise _Refused(_reason(opened))
     try:
-        value = opened.json()["value"]
+        value = opened.value
         session, capabilities = str(value["sessionId"]), value["capabilities"]
         name = f"{capabilities['browserName']} {capabilities['browserVersion']}"
     except (ValueError, KeyError, TypeError) as error:
@@ -176,39 +196,42 @@ def _try_session(url: str, seconds: float, *, shared: bool) -> str:
 def _status(url: str, seconds: float) -> dict[str, Any]:
     answer = _ask("GET", f"{url}/status", seconds)
     try:
-        value = answer.json()["value"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _NotYet(f"/status answers {answer.status_code} and not WebDriver's JSON") from error
+        value = answer.value
+    except ValueError as error:
+        raise _NotYet(f"/status answers {answer.status} and not WebDriver's JSON") from error
     return value if isinstance(value, dict) else {}
 
 
-def _ask(method: str, url: str, seconds: float, body: object = None) -> "requests.Response":
+def _ask(method: str, url: str, seconds: float, body: object = None) -> _Answer:
     import requests  # noqa: PLC0415 -- 0.2 s
+    from urllib3.exceptions import HTTPError, ReadTimeoutError  # noqa: PLC0415
 
     with requests.Session() as client:
         client.trust_env = False  # no proxy: jobs reach a browser without one as well
         try:
-            return client.request(
+            with client.request(
                 method,
                 url,
                 json=body,
                 headers=_HEADERS,
                 timeout=(min(CONNECT_SECONDS, seconds), seconds),
                 allow_redirects=False,
-            )
-        except requests.Timeout as error:
+                stream=True,
+            ) as answer:
+                read = answer.raw.read(LONGEST_ANSWER, decode_content=True)
+                return _Answer(answer.status_code, read)
+        except (requests.Timeout, ReadTimeoutError) as error:
             raise _Silent("it does not answer") from error
         # ValueError: requests takes an address apart even if it does not follow it.
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, HTTPError, ValueError) as error:
             raise _NotYet(f"it cannot be reached ({type(error).__name__})") from error
 
 
-def _reason(answer: "requests.Response") -> str:
+def _reason(answer: _Answer) -> str:
     """Return the first line of a WebDriver error; its stack trace does not help a person."""
     try:
-        value = answer.json()["value"]
-        text = str(value.get("message") or value.get("error"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        text = answer.text
+        text = str(answer.value.get("message") or answer.value.get("error"))
+    except (ValueError, AttributeError):
+        text = answer.body.decode(errors="replace")
     lines = text.strip().splitlines() or ["it gives no reason"]
     return lines[0][:300]

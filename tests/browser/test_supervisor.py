@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +13,7 @@ from agent.base.errors import BrowserError
 from agent.browser import Place, Remote, Supervisor, WatchSettings, supervise
 from agent.browser.interface import Kind
 from agent.browser.remote import RemoteBrowser
-from agent.browser.session import close_all
+from agent.browser.session import LONGEST_ANSWER, answers, close_all
 from agent.browser.supervisor import STARTS
 from agent.config.settings import Browser
 from tests.browser.conftest import QUICK, Events
@@ -83,7 +83,7 @@ ODD = "its answer is not WebDriver's"
     ("status", "answer", "reason"),
     [
         ({"value": {"ready": False}}, None, "it says that it is not ready"),
-        (b"<html>hello</html>", None, NO_JSON),
+        *((text, None, NO_JSON) for text in (b"<html>hello</html>", b"[" * 10**5, b"[]")),
         # A Grid that is full, or has no node before somebody asks, queues what is asked all the same.
         ({"value": {"ready": False, "nodes": []}}, (500, {"value": {"message": "asked"}}), "asked"),
         (READY, (500, {"value": {"message": "no Chrome\nstack"}}), "no Chrome"),
@@ -133,6 +133,26 @@ async def test_a_redirect_to_nowhere_is_no_defect(place: Place, events: Events) 
     with LoopbackHttp(_SendsNowhere) as server:
         assert "cannot be reached (ValueError)" in await _reason(remote(server.url, place, events))
     assert not events.named("browser.defect")
+
+
+class _NeverEnds(QuietHandler):
+    """Answers with a gigabyte, unless the client has had enough."""
+
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        self.begin(200, 2**30)
+        with suppress(OSError):
+            while self.owner["sent"] < 2**30:
+                self.wfile.write(bytes(2**20))
+                self.owner["sent"] += 2**20
+        self.close_connection = True
+
+
+async def test_of_an_answer_without_end_only_its_start_is_read() -> None:
+    """A service of a stack may send anything: the agent's memory is not its to fill."""
+    sent = {"sent": 0}
+    with LoopbackHttp(_NeverEnds, owner=sent) as server:
+        assert not await answers(server.url, seconds=60)
+    assert LONGEST_ANSWER <= sent["sent"] < 2**29
 
 
 async def test_leaving_does_not_wait_for_an_endpoint_that_is_silent(
