@@ -21,6 +21,8 @@ PREFIX = "/wd/hub"
 
 CONNECT_SECONDS = 5.0
 MAX_HEAD = 64 * 1024
+MOST_CONNECTIONS = 100
+"""At once: a session has one or two. Each takes two descriptors of the agent, which may have 1024 for all its work."""
 _CHUNK = 64 * 1024
 _NAMES = frozenset({"localhost", "selenium", "host.docker.internal"})
 _REPLACED = frozenset({"host", "origin", "expect"})
@@ -99,8 +101,13 @@ async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> As
             open_now.add(task)
             task.add_done_callback(open_now.discard)
         with suppress(OSError, EOFError, asyncio.CancelledError):
-            await _serve(reader, writer, target())
-        writer.close()
+            if len(open_now) > MOST_CONNECTIONS:
+                writer.write(_answer("503 Service Unavailable", "too many connections at once"))
+            else:
+                await _serve(reader, writer, target())
+            writer.close()
+            await writer.wait_closed()  # a client that reads nothing has its connection until then
+        writer.transport.abort()
 
     server = await asyncio.start_server(answer, host, port, limit=MAX_HEAD)
     try:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.browser import Place, webdriver_proxy
-from agent.browser.proxy import Refused, passed_on
+from agent.browser.proxy import MOST_CONNECTIONS, Refused, passed_on
 from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import Rig
 from tests.parts.loopback_http import LoopbackHttp, QuietHandler
@@ -138,6 +138,25 @@ async def test_without_a_browser_it_says_so_in_webdriver_s_words() -> None:
         answer = await asyncio.to_thread(requests.get, f"{url}/status", timeout=10)
     assert answer.status_code == 502
     assert "there is no browser at" in answer.json()["value"]["message"]
+
+
+async def test_a_job_cannot_take_all_descriptors_of_the_agent() -> None:
+    """Of connections beyond the limit each has an answer and is closed; when others have ended there is room again."""
+    async with opened(f"http://{LOOPBACK}:{free_port()}") as url, AsyncExitStack() as held:
+        port = urlsplit(url).port
+        for _ in range(MOST_CONNECTIONS):
+            _, idle = await asyncio.open_connection(LOOPBACK, port)
+            held.callback(idle.close)
+
+        async def status() -> int:
+            return (await asyncio.to_thread(requests.get, f"{url}/status", timeout=10)).status_code
+
+        assert await status() == 503
+        idle.close()
+        async with asyncio.timeout(30):
+            while (last := await status()) == 503:
+                pass  # until the proxy has seen that one is closed
+    assert last == 502, "there is no browser behind this one"
 
 
 async def test_an_address_that_is_taken_is_an_error() -> None:
