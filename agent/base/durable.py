@@ -3,12 +3,14 @@
 import fcntl
 import os
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.base.errors import UsageError
+
+DEEPEST = 50
+"""Folders in folders that are removed where they are: each has a descriptor meanwhile."""
 
 
 def sync_directory(directory: Path) -> None:
@@ -70,24 +72,53 @@ def point_to(link: Path, target: str) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all its content, read-only parts too; a missing folder is fine.
+    """Remove a folder with all its content, however deep, read-only parts too; a missing folder is fine.
 
     Raises:
         OSError: Something in it belongs to another user.
     """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    top = _open_folder(str(path))
+    try:
+        while os.listdir(top):  # noqa: PTH208 -- a descriptor
+            _empty(top, top, 0)
+    finally:
+        os.close(top)
+    path.rmdir()
 
-    def open_up(_function: object, name: str, _error: object) -> None:
-        parent = os.path.dirname(name)  # noqa: PTH120 -- rmtree speaks in strings
-        for folder in (parent, name):
-            if not os.path.islink(folder) and os.path.isdir(folder):  # noqa: PTH112, PTH114
-                os.chmod(folder, 0o700)  # noqa: PTH101
-        if os.path.islink(name) or not os.path.isdir(name):  # noqa: PTH112, PTH114
-            os.unlink(name)  # noqa: PTH108
+
+def _empty(folder: int, top: int, depth: int) -> None:
+    """Remove what is in a folder; what is nested more deeply than `DEEPEST` goes to the top, to be next.
+
+    Folders are opened by descriptor and no link is followed: what a job has left may still be changed by it.
+    """
+    with suppress(PermissionError):  # another user's, which may let everybody write
+        os.fchmod(folder, 0o700)
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.name, dir_fd=folder)
+        elif depth == DEEPEST:
+            os.rename(entry.name, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=top)
         else:
-            shutil.rmtree(name)
+            inner = _open_folder(entry.name, folder)
+            try:
+                _empty(inner, top, depth + 1)
+            finally:
+                os.close(inner)
+            os.rmdir(entry.name, dir_fd=folder)
 
-    if path.is_symlink() or path.exists():
-        shutil.rmtree(path, onerror=open_up)
+
+def _open_folder(name: str, inside: int | None = None) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=inside)
+    except PermissionError:  # its owner, whom it does not let in
+        os.chmod(name, 0o700, dir_fd=inside)
+        return os.open(name, flags, dir_fd=inside)
 
 
 def _draft_of(path: Path) -> Path:

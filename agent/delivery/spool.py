@@ -387,5 +387,5 @@ def _clear_away(path: Path, log: Log) -> None:
     """Delete a folder that no run needs. What cannot be deleted is logged, and keeps no run from its work."""
     try:
         remove_tree(path)
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         log.warning("spool.not_removed", folder=str(path), reason=str(error))

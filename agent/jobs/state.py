@@ -6,11 +6,12 @@ The archive's content is the job's own, so it is treated as hostile: plain files
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 
-from agent.base.durable import sync_directory
+from agent.base.durable import remove_tree, sync_directory
 from agent.base.stop import StoppedError
 from agent.base.units import show_size
 from agent.delivery.scan import open_file
@@ -19,6 +20,11 @@ MAX_ENTRIES = 10_000
 """Files and folders. Each costs a request of the disk now and in every later run, however small it is."""
 NAMED = 3
 """Files that a note names."""
+
+_UNUSABLE = (
+    *(tarfile.TarError, zlib.error, OSError, EOFError, ValueError, StoppedError),
+    RecursionError,  # from pathlib, of a thousand folders in each other
+)
 
 Stopped = Callable[[], bool]
 """Tells whether to give up; asked between two files."""
@@ -119,7 +125,7 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 if not member.isreg() or not _stays_inside(member.name):
-                    raise tarfile.TarError(f"{member.name!a} is not a plain file")  # noqa: TRY301
+                    raise tarfile.TarError(f"{member.name!a} is not a plain file")
                 budget.take(entries=1, size=member.size)
                 target = state / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,8 +133,8 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
                 if source is not None:
                     with source, target.open("xb") as sink:
                         shutil.copyfileobj(source, sink)
-    except (tarfile.TarError, OSError, EOFError, ValueError, StoppedError) as error:
-        shutil.rmtree(state)
+    except _UNUSABLE as error:
+        remove_tree(state)
         state.mkdir()
         return f"its state could not be restored: {error}"
     return ""

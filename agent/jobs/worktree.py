@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.base.durable import remove_tree
+from agent.base.folders import below
 from agent.base.stop import StoppedError
 from agent.contract.names import written
 from agent.delivery.scan import Signature, is_result, open_file, opened
@@ -108,7 +109,7 @@ class _Copy:
 
     def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
         """Move results out, count strays, remove new entries; return whether the copy is as at first."""
-        strays: list[tuple[str, str]] = []
+        count, nearest = 0, ("", ".")
         for path in self._written():
             inside = _within(path, working.output)
             target = results / inside if results and inside and is_result(inside) else None
@@ -116,9 +117,10 @@ class _Copy:
                 continue
             place = _place(path, working.mounted)
             if place is not None and is_result(path):
-                strays.append((written(path), place))
-        first, output = strays[0] if strays else ("", ".")
-        working.strays = Strays(len(strays), first, output, working.volumes)
+                count += 1
+                nearest = min(nearest, (path, place), key=_distance)
+        first, output = nearest
+        working.strays = Strays(count, written(first), output, working.volumes)
         return self._restored()
 
     def _written(self) -> Iterator[str]:
@@ -153,6 +155,12 @@ def _within(path: str, folder: str | None) -> str | None:
     if folder in {".", path}:
         return path if folder == "." else path.rpartition("/")[2]
     return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
+
+
+def _distance(stray: tuple[str, str]) -> tuple[bool, int, str]:
+    """Return a sort key of a path and its place, the empty path last: no folder has its entries in an order."""
+    path = stray[0]
+    return not path, path.count("/"), path
 
 
 def _place(path: str, mounted: Mapping[str, str]) -> str | None:
@@ -205,26 +213,20 @@ def _state(status: os.stat_result) -> Signature | int:
 
 def _entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and status of all entries below a folder, folders before their content; no link is followed."""
-    folders = [""]
-    while folders:
-        inside = folders.pop()
-        with suppress(OSError), os.scandir(root / inside) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                path = f"{inside}{entry.name}"
-                with suppress(OSError):
-                    yield path, entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{path}/")
+    start = len(os.fspath(root)) + 1
+    for entry in below(root):
+        with suppress(OSError):
+            yield entry.path[start:], entry.stat(follow_symlinks=False)
 
 
 def open_up(tree: Path) -> None:
     """Let every user write in a folder; the folder above it keeps others out."""
-    for folder, _, files in os.walk(tree):
-        Path(folder).chmod(0o777)
-        for name in files:
-            path = Path(folder, name)
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | 0o666)
+    tree.chmod(0o777)
+    for entry in below(tree):
+        if entry.is_dir(follow_symlinks=False):
+            Path(entry.path).chmod(0o777)
+        elif not entry.is_symlink():
+            Path(entry.path).chmod(entry.stat().st_mode | 0o666)
 
 
 def _copy(tree: Path, target: Path, stopped: Callable[[], bool], *, is_open: bool) -> _Copy:

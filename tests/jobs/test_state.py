@@ -1,11 +1,14 @@
 """A job's memory on the disk: packed and unpacked within its limits, in bytes and in files, and never for long."""
 
+import gzip
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
 
 from agent.jobs.state import MAX_ENTRIES, pack, unpack
+from tests.parts.deep_folders import nested
 
 LIMIT = 1024**2
 
@@ -68,6 +71,22 @@ def test_an_archive_beyond_the_limits_is_not_unpacked(state: Path, tmp_path: Pat
         for number in range(MAX_ENTRIES + 1):
             tar.addfile(tarfile.TarInfo(str(number)))
     assert f"more than {MAX_ENTRIES} files" in unpack(archive, again, LIMIT, never)
+    assert list(again.iterdir()) == []
+
+
+def test_a_state_that_is_damaged_or_too_deep_costs_no_job(state: Path, tmp_path: Path) -> None:
+    """The job begins without it: one that could not start would leave none in its place, night after night."""
+    archive, again = tmp_path / "state.tar.gz", tmp_path / "again"
+    again.mkdir()
+    (state / "text").write_bytes(bytes(100_000))
+    assert pack(state, archive, LIMIT, never) == ""
+    begins = zlib.compressobj(wbits=31)
+    start = begins.compress(gzip.decompress(archive.read_bytes())[:50_000])
+    archive.write_bytes(start + begins.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 100)
+    assert "could not be restored: Error -3" in unpack(archive, again, LIMIT, never)
+    with nested(state, 1500):
+        assert pack(state, archive, LIMIT, never) == ""
+    assert "could not be restored: maximum recursion depth" in unpack(archive, again, LIMIT, never)
     assert list(again.iterdir()) == []
 
 

@@ -4,16 +4,18 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agent.base.folders import below
 from agent.base.stop import StoppedError
 from agent.jobs.verdict import Strays
-from agent.jobs.worktree import WorkingDirectory, WorkingTrees
+from agent.jobs.worktree import WorkingDirectory, WorkingTrees, open_up
 from tests.parts.command import completed
+from tests.parts.deep_folders import nested
 from tests.parts.missing import program
 
 Lend = Callable[..., AbstractAsyncContextManager[WorkingDirectory]]
@@ -104,6 +106,25 @@ async def test_a_copy_that_was_changed_is_not_lent_again(tree: Path, lend: Lend,
     assert content(tree) == before
     async with lend() as again:
         assert content(again.path) == before
+
+
+async def test_a_job_that_nests_folders_without_end_costs_its_copy_and_not_its_result(
+    lend: Lend,
+) -> None:
+    """Deeper than Python can call itself, and than a path can be long."""
+    async with AsyncExitStack() as left:
+        async with lend() as working:
+            left.enter_context(nested(working.path, 3000))
+        assert not working.path.exists()
+    assert working.strays.first == "f"
+
+
+def test_folders_are_opened_up_however_deep(tmp_path: Path) -> None:
+    """A job's state comes back as deep as a path can be long, and its container has any user."""
+    with nested(tmp_path, 1500):
+        open_up(tmp_path)
+        modes = {stat.S_IMODE(entry.stat().st_mode) for entry in below(tmp_path)}
+    assert modes == {0o777, 0o666}
 
 
 async def test_copying_is_given_up_when_the_run_is_told_to_stop(lend: Lend, tmp_path: Path) -> None:

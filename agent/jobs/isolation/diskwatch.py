@@ -1,12 +1,13 @@
 """Ends the job that fills the disk, before the agent and the other jobs have none left."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
+from agent.base.folders import below
 from agent.base.logs import Log
 from agent.base.units import show_size
 from agent.jobs.interface import Launch
@@ -60,12 +61,7 @@ class DiskWatch:
 def occupied(folders: Iterable[Path]) -> int:
     """Return the bytes on disk of all entries of some folders; entries that disappear meanwhile do not count."""
     total = 0
-    waiting = [os.fspath(folder) for folder in folders]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):  # each by itself: the others count
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+    for entry in chain.from_iterable(map(below, folders)):
+        with suppress(OSError):  # each by itself: the others count
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total

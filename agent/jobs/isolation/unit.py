@@ -19,6 +19,7 @@ from pathlib import Path
 from agent.base import processes
 from agent.base.durable import remove_tree
 from agent.base.errors import ProcessTimeout
+from agent.base.folders import below
 from agent.base.logs import Log
 from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import confinement
@@ -263,7 +264,7 @@ def _make_scratch(folder: Path) -> None:
 
 async def _clear_away(folder: Path) -> None:
     """Remove temporary files at once, because the disk is small; what cannot be removed goes with the run."""
-    with contextlib.suppress(OSError, RecursionError):
+    with contextlib.suppress(OSError):
         await asyncio.to_thread(remove_tree, folder)
 
 
@@ -271,6 +272,5 @@ def _give(launch: Launch, user: int) -> None:
     """Make a user, and the group of that number, the owner of a job's folders."""
     for top in filter(None, (*launch.writable, launch.scratch)):
         os.lchown(top, user, user)
-        for folder, folders, files in os.walk(top):
-            for name in (*folders, *files):
-                os.lchown(os.path.join(folder, name), user, user)  # noqa: PTH118 -- thousands of them
+        for entry in below(top):
+            os.lchown(entry.path, user, user)
