@@ -60,6 +60,7 @@ class Backend:
         Raises:
             BrowserDied: It ended at once; it may live longer the next time.
             BrowserError: It could not be launched.
+            OSError: The disk does not take its folders.
         """
 
     async def running(self) -> bool:

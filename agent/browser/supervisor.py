@@ -175,7 +175,7 @@ class Supervisor:
         for number in range(1, STARTS + 1):
             self._log.info("browser.starting")
             try:
-                await self._backend.start()
+                await self._launch()
                 self._name = await session.wait_for_session(
                     self._backend.url,
                     seconds=began + self._timeout - time.monotonic(),
@@ -194,6 +194,12 @@ class Supervisor:
                 break
         seconds = round(time.monotonic() - began, 2)
         self._log.info("browser.ready", name=self._name, seconds=seconds)
+
+    async def _launch(self) -> None:
+        try:
+            await self._backend.start()
+        except OSError as error:  # of a disk that is full, and may have room for the next launch
+            raise BrowserError(f"the browser could not be started: {error}") from error
 
     async def _bring_back(self) -> None:
         """Restart it, as often as it takes. Meanwhile jobs learn why they get no browser."""

@@ -99,7 +99,7 @@ class Capture:
         self._late.append(data[end:])
         self._late_kept += len(data) - end
         self._late_seen += len(data) - end
-        while self._late_kept - len(self._late[0]) >= self._half:
+        while self._late and self._late_kept - len(self._late[0]) >= self._half:
             self._late_kept -= len(self._late.popleft())
 
     def _close(self) -> None:

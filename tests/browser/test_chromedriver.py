@@ -105,6 +105,24 @@ async def test_a_driver_that_is_slow_once_is_not_replaced(
         assert not await supervisor.lost(0)
 
 
+async def test_a_driver_that_had_no_room_on_the_disk_comes_back_when_there_is(
+    local_rig: ChromedriverRig, place: Place, events: Events
+) -> None:
+    """A job that fills the disk is ended soon: the browser of the others must not be gone for the whole run."""
+    async with supervisor_of(local_rig, place, events) as supervisor:
+        await supervisor.ready()
+        place.downloads.rmdir()
+        place.downloads.touch()  # in the way, as a disk without room is
+        local_rig.kill(place)
+        await events.wait_for("browser.not_restarted")
+        with pytest.raises(BrowserError, match=r"could not be started: .*File exists"):
+            await supervisor.ready()
+        place.downloads.unlink()
+        await events.wait_for("browser.ready", 2)
+        await supervisor.ready()
+    assert local_rig.remains(place) == []
+
+
 @pytest.mark.parametrize(
     ("script", "reason", "remedy"),
     [

@@ -28,6 +28,20 @@ async def test_a_disk_that_takes_nothing_stalls_no_job(path: Path) -> None:
     assert capture.lost in {"No space left on device", "No such file or directory"}
 
 
+@pytest.mark.parametrize("limit", [0, 1])
+async def test_a_log_of_no_size_stalls_no_job(tmp_path: Path, limit: int) -> None:
+    """Somebody who wants no output of jobs on the disk sets `limits.output` to 0."""
+    stream = asyncio.StreamReader()
+    stream.feed_data(LINES)
+    stream.feed_eof()
+    path = tmp_path / "output.log"
+    capture = Capture(path, limit, Redactor({}), RunLogger().log)
+    await capture.drain(stream)
+    assert capture.total == len(LINES)
+    assert capture.tail[-1] == "line 199999"
+    assert path.read_text() == f"\n[... {len(LINES)} bytes left out ...]\n"
+
+
 async def test_a_disk_that_takes_a_part_is_told(tmp_path: Path) -> None:
     """The last words of a job are what a person looks for: that they are missing must be said."""
     stream = asyncio.StreamReader()

@@ -276,6 +276,22 @@ async def test_a_machine_without_systemd_is_not_the_releases_fault(tmp_path: Pat
     assert not_started(caught.value) is JobCause.ERROR
 
 
+async def test_what_systemd_complains_of_need_not_end_with_a_whole_character(
+    tmp_path: Path,
+) -> None:
+    """Its beginning is kept, and systemd writes more than ASCII; no defect hides why there is no unit."""
+    complains = "#!/bin/sh\nprintf '%499s\\342\\200\\246' 'No unit: '; exit 1\n"
+    for name, text in (("systemd-run", complains), ("systemctl", "#!/bin/sh\nexit 1\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    units = UnitIsolation(PLACES, {"PATH": f"{tmp_path}:{os.defpath}"}, LOG)
+    with pytest.raises(
+        OSError, match=r"systemd did not start its unit .*No unit: \N{REPLACEMENT CHARACTER}"
+    ):
+        async with units.start(launch()):
+            pass
+
+
 LARGE = """
 import os, resource, time
 # This limit is set once the program has started: nobody writes a file that is too large in the moment before.

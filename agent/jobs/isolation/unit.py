@@ -210,9 +210,8 @@ class _Unit:
                 said = await self._output.read(_LONGEST_WORDS)
         shown = await self._systemd.show(self._name)
         status = f"{shown.get('Result')}, status {shown.get('ExecMainStatus')}"
-        return (
-            f"systemd did not start its unit ({status}) {' '.join(said.decode().split())}".strip()
-        )
+        words = " ".join(said.decode(errors="replace").split())
+        return f"systemd did not start its unit ({status}) {words}".strip()
 
     async def end(self) -> None:
         """Stop the unit if it may still be there. Bounded."""
