@@ -1,13 +1,18 @@
 """Jobs that are one container, run by the real `mayfly run`: the contract holds for them as for any program."""
 
 import json
+import os
 import signal
 from pathlib import Path
+
+import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
+from tests.parts.missing import program
+from tests.parts.waiting import wait_until
 from tests.run.bench import Bench, finish
 
 ABSENT = "mayfly.test/nobody/has-this:1"
@@ -109,6 +114,37 @@ def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
     assert ran.code == 8, ran.stderr
     assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
     assert {"a/late.csv", "b/early.csv"} <= bucket.run(ran.run_id).results
+
+
+SLOW_ENGINE = """#!/bin/sh
+case "$*" in
+"{slow} "*)
+    setsid sh -c 'sleep 3; {docker} "$@"; code=$?; touch {made}; exit $code' sh "$@" &
+    wait $!
+    exit $? ;;
+esac
+exec {docker} "$@"
+"""
+"""A client whose engine takes three seconds to make something, and makes it whether or not the client is there."""
+
+
+@pytest.mark.parametrize("slow", ["network create", "create"])
+def test_what_the_engine_still_makes_at_the_limit_is_removed_as_well(
+    yard: Bench, busybox: str, docker_engine: DockerEngine, slow: str
+) -> None:
+    """A network that is left takes one of the engine's thirty ranges of addresses, until somebody sees it."""
+    tools, made = yard.folder / "tools", yard.folder / "made"
+    tools.mkdir()
+    (tools / "docker").write_text(
+        SLOW_ENGINE.format(slow=slow, docker=program("docker"), made=made)
+    )
+    (tools / "docker").chmod(0o755)
+    yard.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
+    yard.release("v1", job(busybox, "true", timeout="2s"))
+    ran = yard.run(code=8, limits__grace="1s")
+    wait_until(made.exists, what="the engine to have made it")
+    assert ran.job("a")["cause"] == "timeout"
+    assert remains(docker_engine, yard) == []
 
 
 def test_a_container_of_a_run_that_is_told_to_stop_stops_and_its_secrets_stay_inside(

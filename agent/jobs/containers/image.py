@@ -1,6 +1,8 @@
 """A job that is one container, run from an image."""
 
+import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -27,7 +29,7 @@ class ImageBackend(ContainerBackend):
         super().__init__(launch, spec, engine, log)
         self._image = spec.job.image or ""
         self._digest: str | None = None
-        self._begun = False
+        self._making: asyncio.Task[str] | None = None
         self._proxy = AsyncExitStack()
 
     async def prepare(self) -> None:
@@ -38,9 +40,7 @@ class ImageBackend(ContainerBackend):
         if self._spec.browser is not None:
             await self._open_proxy(gateway, self._spec.browser)
         arguments = self._create_arguments(gateway, init=has_init(json.loads(image)[0], {}))
-        await self._engine.output(
-            *arguments, seconds=CREATE_SECONDS, environ=self._environment.environ
-        )
+        await self._make(*arguments, environ=self._environment.environ)
 
     @property
     def client(self) -> Command:
@@ -60,15 +60,23 @@ class ImageBackend(ContainerBackend):
     async def remove(self) -> None:
         """Remove it, its network, and the way to the browser."""
         await self._proxy.aclose()
-        if self._begun:
+        if self._making is not None:
+            await asyncio.wait([self._making])  # which has a limit of its own
+            if not self._making.cancelled():
+                self._making.exception()  # seen: `prepare` has raised it, or nobody wants it any more
             await super().remove()
+
+    async def _make(self, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+        """Have the engine make something, to its end: cut off it goes on, and `remove` finds nothing yet."""
+        making = self._engine.output(*arguments, seconds=CREATE_SECONDS, environ=environ)
+        self._making = asyncio.create_task(making)
+        await asyncio.shield(self._making)
 
     async def _network(self) -> str:
         """Make a network for this container alone, and return this machine's address in it."""
         labels = (f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}", f"{PROJECT}={self._name}")
         marks = (part for label in labels for part in ("--label", label))
-        self._begun = True
-        await self._engine.output("network", "create", *marks, self._name, seconds=CREATE_SECONDS)
+        await self._make("network", "create", *marks, self._name)
         gateway = "{{(index .IPAM.Config 0).Gateway}}"
         return await self._engine.output("network", "inspect", "--format", gateway, self._name)
 
