@@ -80,7 +80,7 @@ def parse_span(value: object) -> float:
     Raises:
         ValueError: It is not a duration.
     """
-    nothing = value in {"0", "0s"} or (value == 0 and not isinstance(value, bool))
+    nothing = value in ("0", "0s") or (value == 0 and not isinstance(value, bool))
     return 0.0 if nothing else parse_duration(value)
 
 

@@ -50,7 +50,9 @@ def read_toml(text: str, source: str) -> tuple[dict[str, Any], list[Fault]]:
     No text in it has a NUL: neither an argument nor a variable nor a path can, and so nothing that is written here.
     """
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(
+            text.removeprefix("\ufeff")
+        )  # which some editors write before everything
     except ValueError as error:  # not every number that it cannot make is a TOMLDecodeError
         return {}, [Fault(source, "", f"not valid TOML: {str(error)[:LONGEST_SHOWN]}")]
     except RecursionError:
@@ -60,12 +62,17 @@ def read_toml(text: str, source: str) -> tuple[dict[str, Any], list[Fault]]:
     return data, []
 
 
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any("\0" in key or _has_nul(item) for key, item in value.items())
-    if isinstance(value, list):
-        return any(map(_has_nul, value))
-    return isinstance(value, str) and "\0" in value
+def _has_nul(data: Any) -> bool:
+    waiting = [data]  # a key with thousands of dots makes as many tables: too many for calls
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and "\0" in value:
+            return True
+    return False
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

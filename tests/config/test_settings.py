@@ -177,6 +177,30 @@ def test_no_override_escapes_its_check(values: dict[str, str]) -> None:
     assert not parsed.faults or parsed.settings == Settings()
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["[1]", "{ a = 1 }", "[]", "{}", "true", "nan", "-1", '""', "1979-05-27", "[[1]]", "9e999"],
+)
+def test_no_value_of_a_file_escapes_its_check(value: str) -> None:
+    """Whatever kind of value a key has, it is a setting or a fault of that key."""
+    for key in _keys():
+        parsed = parse_settings([Document(f"{key} = {value}", FILE)])
+        assert all(fault.key.startswith(key.split(".")[0]) for fault in parsed.faults)
+
+
+def test_a_key_of_many_parts_is_read_as_far_as_it_goes() -> None:
+    """TOML makes a table of each part; so many of them are no error of ours, with or without a NUL in a text."""
+    key = "registry" + ".a" * 3000
+    (fault,) = faults(f'{key} = "\\u0000"')
+    assert "has a NUL" in fault
+    assert "agent.toml: registry.a.a: unknown key (known: credentials)" in faults(f"{key} = 10000")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark() -> None:
+    """Some editors write one before everything, and show it to nobody."""
+    assert parse_settings([Document("\ufeff[limits]\njobs = 3", FILE)]).settings.limits.jobs == 3
+
+
 def test_jobs_leave_time_for_the_hand_off() -> None:
     """A quarter of a short run, and no more than `limits.handoff` of a long one."""
     for run, seconds in (("400", 300), ('"10h"', 36000 - 600)):
