@@ -82,34 +82,45 @@ def remove_tree(path: Path) -> None:
         return
     top = _open_folder(str(path))
     try:
-        while os.listdir(top):  # noqa: PTH208 -- a descriptor
-            _empty(top, top, 0)
+        while _empty(top, top, 0):
+            pass
     finally:
         os.close(top)
     path.rmdir()
 
 
-def _empty(folder: int, top: int, depth: int) -> None:
-    """Remove what is in a folder; what is nested more deeply than `DEEPEST` goes to the top, to be next.
+def _empty(folder: int, top: int, depth: int) -> bool:
+    """Remove what is in a folder; return whether something deeper than `DEEPEST` was moved to the top, to be next.
 
     Folders are opened by descriptor and no link is followed: what a job has left may still be changed by it.
     """
-    with suppress(PermissionError):  # another user's, which may let everybody write
-        os.fchmod(folder, 0o700)
+    _let_in(folder)
+    moved = False
     with os.scandir(folder) as found:
         entries = list(found)
     for entry in entries:
         if not entry.is_dir(follow_symlinks=False):
             os.unlink(entry.name, dir_fd=folder)
-        elif depth == DEEPEST:
-            os.rename(entry.name, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=top)
-        else:
-            inner = _open_folder(entry.name, folder)
-            try:
-                _empty(inner, top, depth + 1)
-            finally:
-                os.close(inner)
+            continue
+        inner = _open_folder(entry.name, folder)
+        try:
+            if depth < DEEPEST:
+                moved |= _empty(inner, top, depth + 1)
+            else:
+                _let_in(inner)  # its `..` is written, too
+        finally:
+            os.close(inner)
+        if depth < DEEPEST:
             os.rmdir(entry.name, dir_fd=folder)
+        else:
+            os.rename(entry.name, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=top)
+            moved = True
+    return moved
+
+
+def _let_in(folder: int) -> None:
+    with suppress(PermissionError):  # another user's, which may let everybody write
+        os.fchmod(folder, 0o700)
 
 
 def _open_folder(name: str, inside: int | None = None) -> int:
