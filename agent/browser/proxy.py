@@ -6,13 +6,14 @@ is passed on as it is; as each connection is for one request, the proxy need not
 """
 
 import asyncio
+import base64
 import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from agent.base.redact import without_credentials
 
@@ -67,6 +68,7 @@ def passed_on(head: bytes, target: str) -> Request:
     dropped = _REPLACED if upgrade else _REPLACED | {"connection", "upgrade"}
     out = [f"{method} {path} {version}", f"Host: {url.netloc.rpartition('@')[2]}"]
     out += [f"{name}: {value}" for name, value in fields if name.lower() not in dropped]
+    out += [] if "authorization" in known else _login(url)
     out += [] if upgrade else ["Connection: close"]
     return Request(("\r\n".join(out) + "\r\n\r\n").encode("latin-1"), upgrade)
 
@@ -76,6 +78,14 @@ def _field(line: str) -> tuple[str, str]:
     if not colon:
         raise ValueError(line)
     return name, value
+
+
+def _login(url: SplitResult) -> list[str]:
+    """Return the field with the login of an address, as a client that has the address would send it."""
+    if url.username is None:
+        return []
+    login = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    return [f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"]
 
 
 def _is_ours(host: str) -> bool:

@@ -15,7 +15,7 @@ from agent.browser import Place, webdriver_proxy
 from agent.browser.proxy import MOST_CONNECTIONS, Refused, passed_on
 from tests.browser.conftest import Events, supervisor_of
 from tests.browser.rigs import Rig
-from tests.parts.loopback_http import LoopbackHttp, QuietHandler
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler, basic
 from tests.parts.ports import LOOPBACK, free_port
 from tests.parts.webdriver import session
 
@@ -43,6 +43,16 @@ def test_the_root_of_old_servers_is_taken_off(asked: str, passed: str) -> None:
     prefixed = passed_on(head(asked), f"http://me:word@grid:4444{'/wd/hub'}").head
     assert prefixed.startswith(f"GET /wd/hub{passed} ".encode())
     assert b"Host: grid:4444\r\n" in prefixed
+
+
+def test_the_login_of_a_grid_is_sent_in_the_place_of_a_client_that_does_not_know_it() -> None:
+    """A container has the address of this machine alone: a Grid with a password would refuse it."""
+    grid = "https://me:a%40b@grid.example/wd/hub"
+    sent = passed_on(head(), grid).head
+    assert f"\r\nAuthorization: {basic('me', 'a@b')}\r\n".encode() in sent
+    own = passed_on(head(Authorization="Bearer own"), grid).head
+    assert own.count(b"Authorization") == own.count(b"Authorization: Bearer own") == 1
+    assert b"Authorization" not in passed_on(head(), TARGET).head
 
 
 @pytest.mark.parametrize(
