@@ -53,7 +53,6 @@ class Tried:
     record: Attempt
     verdict: Verdict
     reported: ResultFile
-    produced: Produced
     browser_died: bool
     notes: tuple[str, ...]
 
@@ -92,7 +91,7 @@ async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried
     lost = f"its output was not kept: {capture.lost}" if capture.lost else ""
     astray = note_on_strays(ended.strays, verdict, produced, has_output=job.output is not None)
     notes = (*notes, *filter(None, [odd, lost, astray]))
-    return Tried(record, verdict, reported, produced, ended.browser_died, notes)
+    return Tried(record, verdict, reported, ended.browser_died, notes)
 
 
 async def _run_program(
@@ -206,8 +205,7 @@ def _launch(
     if job.in_container:
         from agent.jobs.containers.isolation import into_container  # noqa: PLC0415 -- see above
 
-        paths, spec = into_container(job, paths, space)
-        spec = replace(spec, release=context.tree, working=working)
+        paths, spec = into_container(job, paths, space, context.tree, working)
     return Launch(
         name=f"{job.name}-{number}",
         command=job.command or (),

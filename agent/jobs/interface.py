@@ -23,15 +23,15 @@ class ContainerSpec:
         mounts: What is mounted where.
         browser: The run's browser, as this machine reaches it; None when it does without.
         release: A stack's release: what it builds is built once for it.
-        working: A stack's copy of the release; it is told where in it the job's output is.
+        working: For a stack its copy of the release; it is told where in it the job's output is.
     """
 
     job: Job
     folder: Path
     mounts: tuple[Mount, ...]
-    browser: str | None = None
-    release: Path | None = None
-    working: WorkingDirectory | None = None
+    browser: str | None
+    release: Path
+    working: WorkingDirectory
 
 
 @dataclass(frozen=True, slots=True)

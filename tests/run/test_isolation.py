@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from agent.config.settings import Limits, Settings
 from agent.contract import facts
 from agent.contract.results import JobCause
 from agent.jobs.interface import Launch, Running
-from agent.jobs.isolation import launcher
+from agent.jobs.isolation.channel import launcher_command
 from agent.jobs.isolation.choice import Chosen, choose_isolation
 from agent.jobs.isolation.confinement import Confinement, properties, unit_name
 from agent.jobs.isolation.diskwatch import DiskWatch, occupied
@@ -55,7 +54,7 @@ def become(command: list[bytes], environ: dict[bytes, bytes]) -> tuple[bytes, by
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", Path(launcher.__file__).read_text()],
+            launcher_command(),
             stdin=theirs.fileno(),
             stdout=subprocess.PIPE,
         )

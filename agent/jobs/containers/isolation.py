@@ -17,7 +17,7 @@ from agent.jobs.containers.stack import StackBackend
 from agent.jobs.environment import AttemptPaths
 from agent.jobs.interface import ContainerSpec, Launch, Running
 from agent.jobs.isolation.process import output_pipe
-from agent.jobs.worktree import open_up
+from agent.jobs.worktree import WorkingDirectory, open_up
 
 
 class Containers:
@@ -54,13 +54,15 @@ class Containers:
 
 
 def into_container(
-    job: Job, paths: AttemptPaths, space: Workspace
+    job: Job, paths: AttemptPaths, space: Workspace, release: Path, working: WorkingDirectory
 ) -> tuple[AttemptPaths, ContainerSpec]:
     """Open an attempt's folders to its container, whatever user it has, and to nobody else.
 
+    `release` has the release's files, and `working` is the attempt's working directory.
+
     Returns:
-        The paths inside, in place of those for a program of this machine, and the mounts. Downloads have the same path
-        inside, because the browser uses it as well.
+        The paths inside, in place of those for a program of this machine, and what only a container has. Downloads have
+        the same path inside, because the browser uses it as well.
     """
     space.root.chmod(0o700)
     output = job.output or OUTPUT
@@ -78,4 +80,4 @@ def into_container(
         webdriver=BROWSER if paths.webdriver else None,
         programs=None,
     )
-    return inside, ContainerSpec(job, space.root, mounts, browser=paths.webdriver)
+    return inside, ContainerSpec(job, space.root, mounts, paths.webdriver, release, working)

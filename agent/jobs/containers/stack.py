@@ -49,7 +49,7 @@ class StackBackend(ContainerBackend):
             project=self._name,
             environ=compose_environ(self._engine, self._environment.environ),
             mounts=self._spec.mounts,
-            built=built_prefix(self._spec.release or self._launch.cwd),
+            built=built_prefix(self._spec.release),
         )
         reading = await read_stack(stack, self._spec.folder / "override.yml")
         if reading.faults:
@@ -57,9 +57,9 @@ class StackBackend(ContainerBackend):
         for file in reading.stood_in:
             self._log.info("job.env_file_stood_in", file=file)
         self._compose, self._document = reading.compose, reading.document
-        if working := self._spec.working:
-            working.mounted, working.output = reading.mounted, reading.output
-            working.volumes = reading.volumes
+        working = self._spec.working
+        working.mounted, working.output = reading.mounted, reading.output
+        working.volumes = reading.volumes
         await self._have_images()
 
     async def serve(self, attach: Attach) -> None:

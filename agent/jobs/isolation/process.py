@@ -25,7 +25,7 @@ MARKS = ("MAYFLY_RUN_ID", "MAYFLY_JOB")
 """Variables that tell a job's processes from all others."""
 
 LAUNCH_SECONDS = 60.0
-"""Until the launcher is the job's program: 0.03 s, but some seconds in a busy machine under software emulation."""
+"""Until the launcher is the job's program: 0.02 s, but some seconds in a busy machine under software emulation."""
 
 
 class ProcessIsolation:
