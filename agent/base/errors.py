@@ -112,3 +112,7 @@ class StoreRefused(StoreError):  # noqa: N818 -- the name states the fact
 
 class ProcessTimeout(MayflyError):  # noqa: N818 -- the name states the fact
     """A program exceeded its wall-clock limit and was killed with its process group."""
+
+
+class ProcessOverflow(MayflyError):  # noqa: N818 -- the name states the fact
+    """A program printed more than it may and was killed with its process group."""

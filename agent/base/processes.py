@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.base.errors import ProcessTimeout
+from agent.base.errors import ProcessOverflow, ProcessTimeout
 
 REAP_SECONDS = 5.0
 """Time for a process to end after SIGKILL; longer means that the kernel holds it (broken disk)."""
@@ -50,16 +50,17 @@ async def run(
     seconds: float,
     cwd: Path | None = None,
     stdin: bytes | None = None,
-    keep: int = KEEP_BYTES,
+    limited: bool = False,
     keeps_open: Sequence[int] = (),
 ) -> Finished:
     """Run a program, which is `started` so, to its end: at most `seconds`.
 
-    `stdin` is its input; none by default. All output is read, and the last `keep` bytes are kept of stdout and of
-    stderr, each.
+    `stdin` is its input; none by default. All output is read, and the last `KEEP_BYTES` are kept of stdout and of
+    stderr, each; a `limited` program may not print more than that.
 
     Raises:
         ProcessTimeout: It exceeded its limit and was killed with its group.
+        ProcessOverflow: It printed more than it may and was killed with its group.
         OSError: It could not be started, for example because it is not installed.
     """
     async with started(
@@ -68,8 +69,8 @@ async def run(
         try:
             async with asyncio.timeout(seconds):
                 stdout, stderr, _ = await asyncio.gather(
-                    _end_of(process.stdout, keep),
-                    _end_of(process.stderr, keep),
+                    _end_of(process.stdout, limited=limited),
+                    _end_of(process.stderr, limited=limited),
                     _feed(process, stdin),
                 )
                 await process.wait()
@@ -89,14 +90,16 @@ async def output_of(
     return done.stdout.decode(errors="replace") if done.code == 0 else None
 
 
-async def _end_of(stream: asyncio.StreamReader | None, keep: int) -> bytes:
-    """Read a pipe to its end and return its last `keep` bytes."""
+async def _end_of(stream: asyncio.StreamReader | None, *, limited: bool) -> bytes:
+    """Read a pipe to its end and return its last `KEEP_BYTES`."""
     end = bytearray()
     while stream is not None and (chunk := await stream.read(_CHUNK_BYTES)):
         end += chunk
-        if len(end) > 2 * keep:  # so that cutting costs no more than reading
-            del end[:-keep]
-    return bytes(end[-keep:])
+        if len(end) > KEEP_BYTES and limited:
+            raise ProcessOverflow(f"it printed more than {KEEP_BYTES} bytes")
+        if len(end) > 2 * KEEP_BYTES:  # so that cutting costs no more than reading
+            del end[:-KEEP_BYTES]
+    return bytes(end[-KEEP_BYTES:])
 
 
 async def _feed(process: Process, data: bytes | None) -> None:

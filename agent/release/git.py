@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.base import processes
-from agent.base.errors import ProcessTimeout, ReleaseError, SecretsError, SecretsUnreachable
+from agent.base.errors import (
+    ProcessOverflow,
+    ProcessTimeout,
+    ReleaseError,
+    SecretsError,
+    SecretsUnreachable,
+)
 from agent.base.logs import Log
 from agent.base.redact import Redactor
 from agent.release.repository import (
@@ -32,8 +38,6 @@ ATTEMPTS = 6
 SLOW_BYTES = 1000
 SLOW_SECONDS = 20
 """A transfer below this many bytes a second for this long is aborted, while there is time for a retry."""
-KEEP_BYTES = 16 * 1024**2
-"""Output that is kept: more than any valid listing of refs or files has."""
 LEAST_SECONDS = 0.1
 MARK = "MAYFLY_RELEASES_BESIDE"
 """Variable of git and uv, with the mirror's path: by it, programs of a killed agent are found and ended."""
@@ -178,7 +182,8 @@ class Git:
             try:
                 async with deploy_key(login, self.environ) as ssh:
                     seconds = until - _now()
-                    done = await self._run(arguments, self.environ | ssh, seconds, login=login)
+                    environ = self.environ | ssh
+                    done = await self._run(arguments, environ, seconds, login=login, network=True)
                     return done.stdout
             except GitError:
                 raise
@@ -186,7 +191,10 @@ class Git:
                 raise GitError(str(error), Trouble.REFUSED, remedy=error.remedy) from error
         with _piped(answer_for(self.repository, login, self.environ)) as (variables, pipes):
             environ = self.environ | variables
-            done = await self._run(arguments, environ, until - _now(), pipes=pipes, login=login)
+            seconds = until - _now()
+            done = await self._run(
+                arguments, environ, seconds, pipes=pipes, login=login, network=True
+            )
             return done.stdout
 
     async def _read_login(self, until: float) -> GitLogin | None:
@@ -217,6 +225,7 @@ class Git:
         stdin: bytes | None = None,
         pipes: Sequence[int] = (),
         login: GitLogin | None = None,
+        network: bool = False,
         check: bool = True,
     ) -> processes.Finished:
         action, seconds = action_of(arguments), max(LEAST_SECONDS, seconds)
@@ -226,23 +235,25 @@ class Git:
                 environ=environ,
                 seconds=seconds,
                 stdin=stdin,
-                keep=KEEP_BYTES,
+                limited=True,  # no valid listing of refs or files is so long
                 keeps_open=pipes,
             )
         except ProcessTimeout as error:
+            trouble = Trouble.UNREACHABLE if network else Trouble.STUCK
+            what = "network" if network else "disk of this machine"
             raise GitError(
-                f"unreachable: {action} did not end within {seconds:.0f} s",
-                Trouble.UNREACHABLE,
-                remedy="check the network, or raise release.timeout",
+                f"{trouble.value}: {action} did not end within {seconds:.0f} s",
+                trouble,
+                remedy=f"check the {what}, or raise release.timeout",
             ) from error
+        except ProcessOverflow as error:
+            raise GitError(f"{action}: {error}", Trouble.ENDLESS) from error
         except OSError as error:
             raise GitError(
                 f"git could not be started: {error}", Trouble.OTHER, remedy="install git"
             ) from error
         if check and done.code != 0:
             raise _failure(action, done, login)
-        if check and len(done.stdout) >= KEEP_BYTES:
-            raise GitError(f"{action}: the answer has no end", Trouble.OTHER)
         return done
 
 

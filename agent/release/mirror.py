@@ -207,12 +207,17 @@ class Mirror:
         Raises:
             ReleaseError: Some may not.
         """
-        listing = await self._git.local("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
         try:
-            entries = parse_listing(listing)
+            listing = await self._git.local("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+            entries, problems = await asyncio.to_thread(_judged, listing)
+        except GitError as error:
+            if error.trouble is not Trouble.ENDLESS:
+                raise
+            # A few small objects are enough: each folder of a tree may be the same one.
+            raise ReleaseRefused("content", f"it has too many files: {error}") from error
         except ValueError as error:
             raise ReleaseError(f"its tree is not understood: {error}") from error
-        _refuse(tree_problems(entries))
+        _refuse(problems)
         return entries
 
     async def export(self, entries: Sequence[Entry], target: Path) -> None:
@@ -233,8 +238,7 @@ class Mirror:
             raise ReleaseError(f"it could not be written: {error}") from error
 
     async def _export(self, entries: Sequence[Entry], target: Path) -> None:
-        for folder in {(target / entry.path).parent for entry in entries} | {target}:
-            folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(_make_folders, entries, target)
         targets: dict[str, str] = {}
         async with processes.started(
             (*self._git.command, "cat-file", "--batch"), environ=self._git.environ, stdin=True
@@ -251,10 +255,24 @@ class Mirror:
                 else:
                     await _copy(git.stdout, entry, target / entry.path)
                 await git.stdout.readexactly(1)
-        _refuse(link_problems(targets))
+        _refuse(await asyncio.to_thread(link_problems, targets))
         # Last: until now there was no link through which a file could have been written elsewhere.
-        for path, points_to in targets.items():
-            (target / path).symlink_to(points_to)
+        await asyncio.to_thread(_make_links, targets, target)
+
+
+def _judged(listing: bytes) -> tuple[tuple[Entry, ...], list[str]]:
+    entries = parse_listing(listing)
+    return entries, tree_problems(entries)
+
+
+def _make_folders(entries: Sequence[Entry], target: Path) -> None:
+    for folder in {(target / entry.path).parent for entry in entries} | {target}:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _make_links(targets: Mapping[str, str], folder: Path) -> None:
+    for path, points_to in targets.items():
+        (folder / path).symlink_to(points_to)
 
 
 def _size(folder: Path) -> int:

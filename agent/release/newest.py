@@ -121,9 +121,10 @@ class Attempt:
         try:
             offered = await self._look()
             return await self._first_that_can_run(to_try(offered, self._minimum()))
-        except GitError:
-            since = self.memory.known.contact.unreachable_since
-            self.memory.contact(unreachable_since=since or self.context.now)
+        except GitError as error:
+            if error.trouble is not Trouble.STUCK:  # that says nothing about the server
+                since = self.memory.known.contact.unreachable_since
+                self.memory.contact(unreachable_since=since or self.context.now)
             raise
 
     @property

@@ -234,6 +234,8 @@ class Trouble(Enum):
     UNREACHABLE = "unreachable"  # the network or the server, now: worth another try
     REFUSED = "refused"  # the server denies access
     MISSING = "not found"  # no such repository or ref
+    STUCK = "stuck"  # git did not end, and asked no server
+    ENDLESS = "endless"  # it printed more than any valid answer has
     OTHER = "other"
 
 

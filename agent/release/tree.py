@@ -8,14 +8,19 @@ from enum import StrEnum
 from agent.base.units import show_size
 
 MAX_FILES = 20_000
+MAX_FOLDERS = MAX_FILES
 MAX_BYTES = 512 * 1024**2
-"""Scrapers are source code: both limits are far above any, and far below a small machine's disk."""
+"""Scrapers are source code: these limits are far above any, and far below a small machine's disk."""
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 """The file systems' own limit on one name."""
 MAX_TARGET_BYTES = 1024
 MAX_LINK_STEPS = 40
 """As many symbolic links as the kernel follows for one path."""
+MAX_LINK_DEPTH = MAX_PATH_BYTES // 2
+"""Folders of the longest path."""
+MAX_LINK_NAMES = 500_000
+"""Names that all links lead through: twenty-five for each of as many as there may be files."""
 SHOWN = 20
 """Problems that a message names."""
 
@@ -90,10 +95,14 @@ def tree_problems(entries: Sequence[Entry]) -> list[str]:
     total = sum(entry.bytes for entry in entries)
     if total > MAX_BYTES:
         problems.append(f"it has {show_size(total)} of files, more than {show_size(MAX_BYTES)}")
-    leaves = {entry.path for entry in entries}
+    folders = _folders(entries)
+    if len(folders) > MAX_FOLDERS:
+        return [*problems, f"it has more than {MAX_FOLDERS} folders"]
+    # A file or link that is a folder too would let one entry be written through another.
+    twofold = folders & {entry.path for entry in entries}
     seen: set[str] = set()
     for entry in entries:
-        problem = _entry_problem(entry, leaves)
+        problem = _entry_problem(entry, twofold)
         if problem is None and entry.path in seen:
             problem = "is listed twice"
         if problem is not None:
@@ -102,7 +111,18 @@ def tree_problems(entries: Sequence[Entry]) -> list[str]:
     return _first(problems)
 
 
-def _entry_problem(entry: Entry, leaves: set[str]) -> str | None:
+def _folders(entries: Iterable[Entry]) -> set[str]:
+    """Return the folders of a tree; of too many only one too many, because a small tree may have millions."""
+    found: set[str] = set()
+    for entry in entries:
+        for folder in _parents(entry.path):
+            if folder in found or len(found) > MAX_FOLDERS:
+                break
+            found.add(folder)
+    return found
+
+
+def _entry_problem(entry: Entry, twofold: set[str]) -> str | None:
     if entry.kind is Kind.SUBMODULE:
         return "is a submodule, which a release cannot have"
     if entry.kind is Kind.LINK and entry.bytes > MAX_TARGET_BYTES:
@@ -118,8 +138,10 @@ def _entry_problem(entry: Entry, leaves: set[str]) -> str | None:
         (not {"", ".", ".."}.isdisjoint(parts), "has an empty or a dot segment"),
         (any(part.lower() == ".git" for part in parts), "has a segment that is git's own"),
         (_CONTROL.search(entry.path) is not None, "has control characters in its name"),
-        # A file or link that is a folder too would let one entry be written through another.
-        (not leaves.isdisjoint(_parents(entry.path)), "is below something that is not a folder"),
+        (
+            twofold and not twofold.isdisjoint(_parents(entry.path)),
+            "is below something that is not a folder",
+        ),
     )
     return next((problem for broken, problem in rules if broken), None)
 
@@ -129,39 +151,53 @@ def link_problems(targets: Mapping[str, str]) -> list[str]:
 
     A link may dangle inside the tree: that is a broken release at worst, not a way out.
     """
-    found = ((path, _link_problem(path, targets)) for path in targets)
-    return _first([f"{path!a} {problem}" for path, problem in found if problem])
+    problems, left = [], MAX_LINK_NAMES
+    for path, target in targets.items():
+        problem, names = _target_problem(target), 0
+        if problem is None:
+            problem, names = _followed(path, targets)
+        if problem is not None:
+            problems.append(f"{path!a} {problem}")
+        left -= names
+        if left < 0:  # a link that leads through long ones takes as long as a thousand others
+            return _first([*problems, f"its links lead through more than {MAX_LINK_NAMES} names"])
+    return _first(problems)
 
 
-def _link_problem(path: str, links: Mapping[str, str]) -> str | None:
-    """Follow a link as the kernel would, through the other links of the tree."""
-    if not links[path]:
+def _target_problem(target: str) -> str | None:
+    if not target:
         return "is a link to nothing"
-    if _CONTROL.search(links[path]):
-        return "is a link with control characters in its target"
+    return "is a link with control characters in its target" if _CONTROL.search(target) else None
+
+
+def _followed(path: str, links: Mapping[str, str]) -> tuple[str | None, int]:
+    """Follow a link as the kernel would, through the other links of the tree; count the names on the way."""
     *place, name = path.split("/")
-    todo, steps = [name], 0
+    todo, steps, names = [name], 0, 0
     while todo:
         part = todo.pop()
+        names += 1
         if part in {"", "."}:
             continue
         if part == "..":
             if not place:
-                return f"is a link out of the release, to {links[path]!a}"
+                return f"is a link out of the release, to {links[path]!a}", names
             place.pop()
             continue
         here = "/".join((*place, part))
         target = links.get(here)
         if target is None:
             place.append(part)
+            if len(place) > MAX_LINK_DEPTH:
+                return "is a link that leads deeper than any file is", names
             continue
         steps += 1
         if steps > MAX_LINK_STEPS:
-            return "is a link that goes in a circle"
+            return "is a link that goes in a circle", names
         if target.startswith("/"):
-            return f"is a link out of the release, to {links[path]!a}"
+            return f"is a link out of the release, to {links[path]!a}", names
         todo += reversed(target.split("/"))
-    return None
+    return None, names
 
 
 def _parents(path: str) -> Iterable[str]:

@@ -10,7 +10,7 @@ from agent.base import processes
 from agent.base.errors import ReleaseError
 from tests.parts.gitserver import GitServer
 from tests.parts.repo import GIT_ENVIRON, Repo
-from tests.release.conftest import JOBS, Computer, reason_of
+from tests.release.conftest import JOBS, Computer, kinds, reason_of
 
 HOOKS = (
     *("pre-receive", "update", "post-receive", "post-update", "pre-push", "reference-transaction"),
@@ -183,6 +183,29 @@ async def test_what_may_not_be_installed_leaves_the_last_good_release(
     assert [place.parent.name for place in store.releases.glob("*/release.json")] == [good]
     assert not [*store.releases.glob("**/config"), *store.releases.glob("*/tree/f*")]
     assert sorted(computer.state.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("folders", "wide", "words"),
+    [(9, 10, "it has too many files"), (400, 1, "it has more than 20000 folders")],
+    ids=["files", "folders"],
+)
+async def test_a_few_objects_that_are_millions_of_files_cost_nothing(
+    computer: Computer, folders: int, wide: int, words: str
+) -> None:
+    """Each folder may be the same one; a first boot takes the older release all the same."""
+    good = computer.publish("v1.0")
+    blob = _git(computer.repo, "", "hash-object", "-w", "--stdin")
+    tree = _git(computer.repo, f"100644 blob {blob}\tfile\0", "mktree", "-z")
+    for width in (*[wide] * folders, 100):
+        lines = [f"040000 tree {tree}\t{number}\0" for number in range(width)]
+        tree = _git(computer.repo, "".join(lines), "mktree", "-z")
+    computer.repo.git("tag", "v2.0", _git(computer.repo, "", "commit-tree", "-m", "Many", tree))
+    computer.repo.push()
+    obtained = await computer.obtain()
+    assert (obtained.release.commit, kinds(obtained)) == (good, ["content"])
+    assert words in reason_of(obtained)
+    assert obtained.record.unreachable_since is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from agent.base.errors import ReleaseRefused
 from agent.base.logs import RunLogger
-from agent.release.git import Git
+from agent.release.git import Git, GitError
 from agent.release.mirror import Mirror
 from agent.release.repository import Wanted, parse_repository
 from tests.parts.gitserver import GitServer
@@ -106,3 +106,16 @@ async def test_a_fetch_that_brings_too_much_is_stopped(computer: Computer, tmp_p
         await mirror.fetch(Wanted("v1.0", "refs/tags/v1.0", ""), until=1e9)
     assert sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) < 5 * 1024**2
     ends_in(place)
+
+
+async def test_a_command_that_asks_no_server_is_not_called_unreachable(
+    computer: Computer, tmp_path: Path
+) -> None:
+    """What does not end is this machine's: nobody is sent to look at the network."""
+    repository = parse_repository(computer.repository, None)
+    git = Git(tmp_path / "m", repository, computer.environ, seconds=0.1, log=RunLogger().log)
+    await Mirror(git).prepare()
+    os.mkfifo(tmp_path / "silent")
+    with pytest.raises(GitError, match=r"^stuck: git hash-object") as caught:
+        await git.local("hash-object", str(tmp_path / "silent"))
+    assert "disk of this machine" in caught.value.remedy

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from agent.release.tree import (
     MAX_BYTES,
     MAX_FILES,
+    MAX_FOLDERS,
+    MAX_LINK_NAMES,
     SHOWN,
     Entry,
     Kind,
@@ -117,6 +119,27 @@ def test_too_many_files_and_too_many_bytes_are_refused() -> None:
     assert "20001 files" in tree_problems([*many, _file("one more", 0)])[0]
     assert tree_problems([_file("big", MAX_BYTES)]) == []
     assert "of files, more than" in tree_problems([_file("big", MAX_BYTES), _file("b")])[0]
+
+
+def test_as_many_folders_as_files_and_no_more() -> None:
+    """Of a few hundred small objects git makes millions of folders: each folder may be the same one."""
+    deep = "a/" * 400
+    many = [_file(f"{number}/{deep}f") for number in range(MAX_FOLDERS // 401)]
+    assert tree_problems(many) == []
+    assert tree_problems([*many, _file(f"x/{deep}f")]) == [
+        f"it has more than {MAX_FOLDERS} folders"
+    ]
+
+
+def test_links_that_take_long_to_follow_are_refused() -> None:
+    """Each leads through forty others, of which each goes in and out of two hundred folders."""
+    chain = {f"c{number}": "a/../" * 200 + f"c{number - 1}" for number in range(1, 40)}
+    many = {f"l{number}": "c38" for number in range(1000)}
+    (problem,) = link_problems({"c0": "x", **chain, **many})
+    assert problem == f"its links lead through more than {MAX_LINK_NAMES} names"
+    usual = {f"l{number}": "some/folder/and/a/name" for number in range(MAX_FILES)}
+    assert link_problems(usual) == []
+    assert "deeper than any file" in link_problems({"a": "b/" * 513})[0]
 
 
 def test_a_hundred_problems_are_told_in_brief() -> None:
