@@ -2,9 +2,22 @@
 
 import os
 import stat
-from errno import EINVAL
+from errno import EFBIG, EINVAL
 from pathlib import Path
 from typing import BinaryIO
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a file of at most `most` bytes.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(EFBIG, f"it has more than {most} bytes", str(path))
+    return content
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.base import durable
 from agent.base.errors import MayflyError, ReleaseError, StoreError, StoreRefused
 from agent.base.logs import Log
+from agent.base.regular import read_regular
 from agent.batch.log import GETS_AT_ONCE, Listed, Source, Store
 from agent.contract.entries import MOST_BYTES, Invalid, write_entry
 from agent.contract.ids import process_nonce
@@ -51,6 +52,8 @@ SNAPSHOT_AGE = timedelta(days=30)
 CONTACT_AGE = timedelta(hours=12)
 """That git still answers is noted after so long."""
 MOST_LISTED = 20_000
+MOST_COPY_BYTES = 64 * 1024**2
+"""Of the file on the disk, which has what a snapshot has and what was not sent."""
 OWN_RUNS = 20
 _ORIGIN = {"at", "written", "run", "by"}
 """Fields of a fact that its entry has for all of its facts."""
@@ -212,7 +215,7 @@ def read_copy(path: Path) -> Copy:
         ReleaseError: It is damaged.
     """
     try:
-        return Copy.model_validate_json(path.read_bytes())
+        return Copy.model_validate_json(read_regular(path, MOST_COPY_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return Copy()
     except (ValidationError, OSError) as error:

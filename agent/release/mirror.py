@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from agent.base import durable, processes
 from agent.base.errors import ReleaseError, ReleaseRefused
+from agent.base.regular import read_regular
 from agent.base.units import show_size
 from agent.release.git import Git, GitError
 from agent.release.repository import (
@@ -27,6 +27,7 @@ FETCHED = "refs/mayfly/wanted"
 
 MAX_SIGNED_BYTES = 64 * 1024
 """Largest tag or commit object: a signature has 300 bytes, and no message is that long."""
+MAX_CONFIG_BYTES = 4096
 LOOK_SECONDS = 0.1
 """Pause between two checks of a fetch's size: at 1 GB/s, 100 MB too much arrive meanwhile."""
 
@@ -74,7 +75,8 @@ class Mirror:
     async def discard(self) -> None:
         """Remove the mirror: it only saves transfers."""
         self._git.log.warning("release.mirror_discarded")
-        await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
+        with suppress(OSError):  # whoever makes it anew says what is in the way
+            await asyncio.to_thread(durable.remove_tree, self._place)
 
     async def _adopt(self, object_format: ObjectFormat) -> None:
         """Use the repository's object format; a mirror of the other format is made anew."""
@@ -85,8 +87,8 @@ class Mirror:
     def _object_format(self) -> ObjectFormat:
         """Return the mirror's object format; sha1 if its configuration is not ours."""
         with suppress(OSError):
-            if (self._place / "config").read_bytes() == _CONFIGS["sha256"].encode():
-                return "sha256"
+            config = read_regular(self._place / "config", MAX_CONFIG_BYTES)
+            return "sha256" if config == _CONFIGS["sha256"].encode() else "sha1"
         return "sha1"
 
     def _make(self, object_format: ObjectFormat) -> None:
@@ -102,8 +104,10 @@ class Mirror:
             ".gitconfig": trust,
         }
         for name, text in texts.items():
-            file = self._place / name
-            if not file.is_file() or file.read_bytes() != text.encode():
+            file, old = self._place / name, None
+            with suppress(OSError):
+                old = read_regular(file, MAX_CONFIG_BYTES)
+            if old != text.encode():
                 durable.write_atomic(file, text.encode())
         for leftover in (*self._place.rglob("*.lock"), *self._place.rglob("tmp_*")):
             leftover.unlink()  # of a killed git: nobody else works here

@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from agent.base import durable
 from agent.base.errors import ReleaseError
 from agent.jobs.containers.leftovers import remove_built
 from agent.jobs.isolation.diskwatch import occupied
@@ -88,7 +88,7 @@ async def _caches(context: ReleaseContext, budget: int) -> None:
         await _shrink(context, cache, command)
     if rest + await asyncio.to_thread(occupied, [cache]) > budget:
         # It only saves transfers, and the next run makes it anew.
-        await asyncio.to_thread(shutil.rmtree, store.mirror, ignore_errors=True)
+        await asyncio.to_thread(durable.remove_tree, store.mirror)
         context.log.info("tidy.mirror_removed")
 
 

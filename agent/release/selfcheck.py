@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agent.base.errors import ReleaseRefused
+from agent.base.regular import open_regular
 from agent.config.jobsfile import Job
 from agent.jobs.environment import FALLBACK_PATH
 from agent.jobs.interface import Isolation, Launch, Running
@@ -144,7 +145,7 @@ def _entries(release: Installed, environ: Mapping[str, str]) -> Iterator[tuple[J
 
 
 def _is_python_script(file: Path) -> bool:
-    with suppress(OSError), file.open("rb") as stream:
+    with suppress(OSError), open_regular(file) as stream:
         head = stream.read(_SCRIPT_HEAD).partition(b"\n")[0]
         return head.startswith(b"#!") and b"python" in head
     return False

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from agent.base import durable
 from agent.base.errors import ReleaseError
+from agent.base.regular import read_regular
 from agent.config.jobsfile import JobsFile, family_of
 from agent.contract.facts import Signer
 from agent.contract.releases import MOST_NAMED, MOST_SIGNED, Good
@@ -26,6 +27,7 @@ from agent.release.checks import Checks, checked_jobs
 from agent.release.trust import Signed
 
 MARKER = "release.json"
+MOST_MARKER_BYTES = 1024**2
 TREE = "tree"
 ENVIRONMENT = "env"
 DRAFT = ".tmp"
@@ -142,7 +144,7 @@ def read_marker(root: Path) -> Marker | None:
     An environment without its interpreter is damage too: it can only be made again.
     """
     try:
-        marker = Marker.model_validate_json((root / MARKER).read_bytes())
+        marker = Marker.model_validate_json(read_regular(root / MARKER, MOST_MARKER_BYTES))
     except (OSError, ValidationError):
         return None
     whole = marker.commit == root.name and (root / TREE).is_dir()

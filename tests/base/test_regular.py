@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.base.regular import open_regular
+from agent.base.regular import open_regular, read_regular
 
 
 def test_a_file_and_a_link_to_one_are_opened(tmp_path: Path) -> None:
@@ -29,3 +29,11 @@ def test_what_would_make_a_reader_wait_is_refused_at_once(tmp_path: Path) -> Non
         open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "absent")
+
+
+def test_no_more_is_read_than_may_be(tmp_path: Path) -> None:
+    """A file without an end costs no memory."""
+    (tmp_path / "file").write_bytes(b"four")
+    assert read_regular(tmp_path / "file", 4) == b"four"
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        read_regular(tmp_path / "file", 3)

@@ -1,5 +1,6 @@
 """What of a repository arrives on disk, and what does not: nothing in it is executed, nothing leads out."""
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -183,6 +184,30 @@ async def test_what_may_not_be_installed_leaves_the_last_good_release(
     assert [place.parent.name for place in store.releases.glob("*/release.json")] == [good]
     assert not [*store.releases.glob("**/config"), *store.releases.glob("*/tree/f*")]
     assert sorted(computer.state.iterdir()) == before
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("way", ["pipes", "a file", "a link to nothing"])
+async def test_what_stands_in_the_way_of_our_own_files_is_replaced(
+    computer: Computer, way: str
+) -> None:
+    """A job that is the agent's own user may leave anything; a pipe would be read for ever, by each later run."""
+    commit = await computer.ran("v1.0")
+    store = computer.release_store
+    if way == "pipes":
+        mirror = [store.mirror / name for name in ("HEAD", "config", ".gitconfig")]
+        for file in (*mirror, store.copy, store.root(commit) / "release.json"):
+            file.unlink()
+            os.mkfifo(file)
+    else:
+        store.mirror.rename(computer.state / "away")
+        if way == "a file":
+            store.mirror.write_text("")
+        else:
+            store.mirror.symlink_to("nowhere")
+    computer.publish("v2.0", {"more": "x"})
+    obtained = await computer.obtain()
+    assert (obtained.release.ref, obtained.stale) == ("v2.0", None)
 
 
 @pytest.mark.parametrize(
