@@ -26,7 +26,10 @@ def parse_slot(text: str) -> datetime | None:
 
 
 def tag_may_change(slot: datetime, booted: datetime | None, now: datetime) -> bool:
-    """Tell whether a slot's tag may be the last slot's, with this boot's own still to come."""
+    """Tell whether a slot's tag may be the last slot's, with this boot's own still to come.
+
+    A boot that is to come says that the clock was set back since: how long ago it was is not known, and nobody waits.
+    """
     if booted is None:
         return False
-    return slot < booted - STALE_TAG and now < booted + TAG_COMES_WITHIN
+    return slot < booted - STALE_TAG and booted <= now < booted + TAG_COMES_WITHIN

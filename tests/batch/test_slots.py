@@ -37,8 +37,9 @@ def test_a_slot_is_a_moment(text: str, slot: datetime | None) -> None:
         (timedelta(days=1), timedelta(seconds=20), True),
         (timedelta(days=1), TAG_COMES_WITHIN, False),
         (-timedelta(seconds=30), timedelta(seconds=20), False),
+        (timedelta(days=1), -timedelta(hours=3), False),
     ],
-    ids=["on time", "started late", "of yesterday", "nothing came", "before the boot"],
+    ids=["on time", "started late", "of yesterday", "nothing came", "before the boot", "set back"],
 )
 def test_an_old_tag_is_looked_at_again(age: timedelta, up: timedelta, *, may: bool) -> None:
     """The schedule that writes it may be a minute behind the one that starts the machine; after that it is final."""
