@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from agent.base.disk import whole_disk
 from agent.base.durable import remove_tree, sync_directory
 from agent.base.logs import Log
 from agent.contract.entries import MOST_OUTPUTS, Began, Closed, Ended, Output, Planned
@@ -324,6 +325,9 @@ class Spool:
         """Return the runs to finish, the oldest first; what is half begun or half removed is left to `sweep`.
 
         A run whose database cannot be read is put aside.
+
+        Raises:
+            OSError: The disk takes nothing; no run is to blame for that.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         runs = []
@@ -335,6 +339,8 @@ class Spool:
                 try:
                     run.database.check()
                 except (OSError, ValueError) as error:
+                    if whole_disk(error):
+                        raise
                     if not is_shortage(error):
                         self.put_aside(run, f"what is known of it cannot be read: {error}", log)
                         continue

@@ -43,3 +43,18 @@ async def test_a_disk_with_ever_more_room(tmp_path: Path) -> None:
             assert ended in ([], ["a"])
         assert pages > 1
         assert world.run.jobs()[0].stage is Stage.COMMITTED
+
+
+async def test_a_full_disk_damages_no_earlier_run(tmp_path: Path) -> None:
+    """It is told, and the run is found again where it is, once there is room."""
+    with SmallDisk(tmp_path / "disk") as disk:
+        world = World.make(disk.path, folder_bucket(tmp_path / "bucket"))
+        world.run.database.close()
+        (disk.path / "spool" / "broken").mkdir()
+        disk.leave_pages(0)
+        with pytest.raises(OSError, match=r"full|No space") as raised:
+            world.spool.pending(world.log)
+        assert raised.value.errno == errno.ENOSPC
+        disk.give_back()
+        assert [run.run for run in world.spool.pending(world.log)] == [world.run.run]
+        assert world.spool.warnings == ()
