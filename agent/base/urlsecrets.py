@@ -49,8 +49,9 @@ def url_secrets(url: str) -> tuple[str, ...]:
     """
     try:
         parts = urlsplit(url)
-    except ValueError:
-        return ()
+    except ValueError:  # it is no address, and has a login all the same
+        login = url.partition("//")[2].rpartition("@")[0]
+        return tuple(filter(None, (login, login.partition(":")[2])))
     found = [*_login(parts), *_query(parts.query), *_query(parts.fragment)]
     return tuple(
         dict.fromkeys(form for text in found for form in (text, unquote(text), unquote_plus(text)))

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -21,6 +23,8 @@ from agent.base.units import Seconds, Size, Span
 from agent.base.urlsecrets import settings_secrets
 from agent.base.zones import zone_problem
 from agent.contract.ids import SCHEDULE
+
+_STORE_SOURCE = "(default|ssm:/.+)"
 
 
 class Section(BaseModel):
@@ -30,12 +34,26 @@ class Section(BaseModel):
 
 
 def _sound(url: str) -> str:
-    """Reject a URL that cannot be parsed, such as `http://[`."""
+    """Reject a URL that cannot be parsed, such as `http://[` or `http://host:x`."""
     try:
-        urlsplit(url)
-    except ValueError as error:
-        raise ValueError(f"invalid address: {error}") from error
+        _ = urlsplit(url).port
+    except ValueError as error:  # whose text has parts of the address, perhaps of a password
+        raise ValueError(
+            'invalid address: no host and port can be read in it; write for example "https://example.org:8443/path"'
+        ) from error
     return url
+
+
+def _with_host(url: str) -> str:
+    if not urlsplit(_sound(url)).hostname:
+        raise ValueError('invalid address: it has no host; write for example "https://example.org"')
+    return url
+
+
+def _not_empty(path: object) -> object:
+    if path == "":
+        raise ValueError('must not be empty; the working directory is "."')
+    return path
 
 
 def _absolute(why: str) -> AfterValidator:
@@ -60,7 +78,7 @@ def _http(endpoint: str) -> str:
     if not endpoint.startswith(("https://", "http://")):
         address = endpoint.rpartition("@")[2]
         raise ValueError(f'"{address}" needs a scheme; write "https://{address}"')
-    return _sound(endpoint)
+    return _with_host(endpoint)
 
 
 def _zone(name: str) -> str:
@@ -71,14 +89,22 @@ def _zone(name: str) -> str:
 
 def _source(source: str) -> str:
     if not source.startswith(("ssm:/", "/", "~/")):
+        # Not shown: who takes the key for the place of the secret itself has written that.
         raise ValueError(
-            f'"{source}" is neither "ssm:/path" nor a file; write "ssm:/mayfly/..." or "/etc/mayfly/..."'
+            'neither "ssm:/path" nor a file; write "ssm:/mayfly/..." or "/etc/mayfly/..."'
         )
     return source
 
 
+def _store_source(source: str) -> str:
+    if re.fullmatch(_STORE_SOURCE, source) is None:
+        raise ValueError('neither "default" nor "ssm:/path"; write for example "ssm:/mayfly/store"')
+    return source
+
+
 Address = Annotated[str, AfterValidator(_sound)]
-WebAddress = Annotated[str, StringConstraints(pattern=r"^https?://"), AfterValidator(_sound)]
+WebAddress = Annotated[str, StringConstraints(pattern=r"^https?://"), AfterValidator(_with_host)]
+Folder = Annotated[Path, BeforeValidator(_not_empty)]
 Source = Annotated[str, AfterValidator(_source)]
 """Where credentials are: `ssm:/path`, or a file that only its owner can read."""
 IndexName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -152,9 +178,12 @@ class Store(Section):
         None, description="URL of an S3 service other than AWS."
     )
     region: str | None = Field(None, description="Region of the bucket.")
-    credentials: str = Field(
+    credentials: Annotated[
+        str,
+        AfterValidator(_store_source),
+        WithJsonSchema({"type": "string", "pattern": f"^{_STORE_SOURCE}$"}),
+    ] = Field(
         "default",
-        pattern=r"^(default|ssm:/.+)$",
         description='"default" (environment, profile, role) or "ssm:/path" (SSM parameters).',
     )
     concurrency: int = Field(64, ge=1, le=256, description="Requests under way at once.")
@@ -201,12 +230,12 @@ class Browser(Section):
 class Paths(Section):
     """Where the agent keeps things."""
 
-    state: Path | None = Field(
+    state: Folder | None = Field(
         None,
         description="Releases, spool, last good release. Default: /var/lib/mayfly on a machine"
         " with /etc/mayfly, elsewhere the user's state directory.",
     )
-    cache: Path | None = Field(
+    cache: Folder | None = Field(
         None, description="Caches that may be deleted at any time. Default: `cache` in the state."
     )
     pace: Annotated[Path, _absolute("agents would not share it")] | None = Field(
