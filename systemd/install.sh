@@ -59,7 +59,7 @@ files() {
 
 limit() {
   local etc=$ROOT/etc/systemd/system
-  if [[ ! $LIMIT =~ ^([0-9]+[hms])+$ ]]; then
+  if [[ ! $LIMIT =~ ^([0-9]+[dhms])+$ ]]; then
     echo "install.sh: \"$LIMIT\" is not a duration; write for example 5h or 90m" >&2
     exit 2
   fi

@@ -3,7 +3,10 @@
 # something to run when git, the package index or the registry cannot be reached.
 set -euo pipefail
 
-if ! grep -Eq '^[[:space:]]*repository[[:space:]]*=' /etc/mayfly/agent.toml; then
+cd "$(dirname "$0")"
+
+repository=$(bash ./setting.sh release.repository)
+if [[ -z $repository ]]; then
   printf 'release.sh: release.repository is not set: no release is baked in\n'
   exit 0
 fi

@@ -10,15 +10,8 @@ install -m 0644 release /etc/mayfly-release
 /opt/mayfly/bin/mayfly check
 
 # The units' own limits follow the run's.
-limit=$(/opt/mayfly/bin/python - <<'END'
-import tomllib
-
-with open("/etc/mayfly/agent.toml", "rb") as file:
-    run = tomllib.load(file).get("limits", {}).get("run", "")
-print(f"{run:g}s" if isinstance(run, int | float) else run)
-END
-)
-systemd/install.sh ${limit:+--limit "$limit"}
+seconds=$(bash ./setting.sh limits.run)
+systemd/install.sh ${seconds:+--limit "${seconds%.*}s"}
 
 # Scrapers that were written for a compose stack look for its browser under this name.
 if ! grep -q '[[:space:]]selenium$' /etc/hosts; then
