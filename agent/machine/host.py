@@ -16,6 +16,9 @@ PROC = Path("/proc")
 
 ASK_SECONDS = 5.0
 
+MOST_DIGITS = 11
+"""Of a time in Unix seconds; a date has no year for more."""
+
 _TIMES = ("Firmware", "Loader", "Userspace")
 
 
@@ -83,8 +86,10 @@ def _previous(path: Path) -> PreviousBoot | None:
 
 def _moment(seconds: str) -> datetime | None:
     """Return a time of the machine's clock; None for one from before the clock was set, and for other text."""
-    moment = datetime.fromtimestamp(min(int(seconds), 2**36), UTC) if seconds.isdecimal() else None
-    return moment if moment and moment >= EARLIEST else None
+    if not seconds.isdecimal() or len(seconds) > MOST_DIGITS:
+        return None
+    moment = datetime.fromtimestamp(int(seconds), UTC)
+    return moment if moment >= EARLIEST else None
 
 
 def _system() -> str:
@@ -100,7 +105,8 @@ def _system() -> str:
 
 def _line(path: Path) -> str | None:
     try:
-        return path.read_text().strip() or None
+        # After a power cut a file of the disk may be anything; rubbish must not end every run from then on.
+        return path.read_text(errors="replace").strip() or None
     except OSError:
         return None
 

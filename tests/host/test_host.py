@@ -60,7 +60,9 @@ def test_the_end_of_the_boot_before_is_told(tmp_path: Path) -> None:
     previous = host_record(state=tmp_path).previous
     assert previous is not None
     assert previous.off.timestamp() == 1795383200
-    (tmp_path / "previous").write_text("rubbish")
+    for rubbish in (b"rubbish", b"\xff\xfe 1795383200", b"boot " + b"1" * 5000, b"\0" * 60):
+        (tmp_path / "previous").write_bytes(rubbish)
+        host_record(state=tmp_path)
     assert host_record(state=tmp_path).previous is None
 
 
@@ -68,6 +70,8 @@ def test_a_machine_that_went_off_at_once_says_why_once(tmp_path: Path) -> None:
     """The next run tells that boots were refused, and the one after it does not."""
     (tmp_path / "boots.refused").write_text("1795383200 3 boots in a row did not end\n")
     assert refused_boots(tmp_path).startswith("3 boots in a row did not end; the machine switched")
+    assert refused_boots(tmp_path) == ""
+    (tmp_path / "boots.refused").write_bytes(b"\xff\xfe 3 boots")
     assert refused_boots(tmp_path) == ""
 
 
