@@ -16,6 +16,7 @@ PROC = Path("/proc")
 
 ASK_SECONDS = 5.0
 
+BOOT_ID_LENGTH = 36
 MOST_DIGITS = 11
 """Of a time in Unix seconds; a date has no year for more."""
 
@@ -81,7 +82,7 @@ def _process_start(path: Path) -> float:
 def _previous(path: Path) -> PreviousBoot | None:
     boot_id, _, time = (_line(path) or "").partition(" ")
     off = _moment(time)
-    return PreviousBoot(boot_id=boot_id, off=off) if off else None
+    return PreviousBoot(boot_id=boot_id[:BOOT_ID_LENGTH], off=off) if off else None
 
 
 def _moment(seconds: str) -> datetime | None:

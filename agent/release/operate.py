@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pydantic import ValidationError
+
 from agent.base.errors import StoreError, StoreRefused, UsageError
 from agent.base.logs import Log
 from agent.config.faults import suggest
@@ -109,10 +111,11 @@ async def pin(memory: Memory, rows: Sequence[Row], name: str, reason: str) -> Pi
     """Pin a release until it is unpinned; the next run looks for one that is not known.
 
     Raises:
+        UsageError: Name or reason are no text that an entry may have.
         StoreError: It cannot be written.
     """
     row = find(rows, name)
-    pinned = Pin(ref=row.ref if row else name, commit=row.commit if row else None, reason=reason)
+    pinned = _decision(row.ref if row else name, row.commit if row else None, reason)
     await _decide(memory, {"pin": pinned}, lambda known: known.pin == pinned)
     return pinned
 
@@ -121,12 +124,23 @@ async def unpin(memory: Memory, reason: str) -> Pin | None:
     """Follow the newest release again; return what was pinned.
 
     Raises:
+        UsageError: The reason is no text that an entry may have.
         StoreError: It cannot be written.
     """
     was = memory.known.pin
     if was is not None or memory.problems:
-        await _decide(memory, {"pin": Pin(reason=reason)}, lambda known: known.pin is None)
+        await _decide(
+            memory, {"pin": _decision(None, None, reason)}, lambda known: known.pin is None
+        )
     return was
+
+
+def _decision(ref: str | None, commit: str | None, reason: str) -> Pin:
+    try:
+        return Pin(ref=ref, commit=commit, reason=reason)
+    except ValidationError as error:
+        faults = (f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
+        raise UsageError("; ".join(faults), remedy="write less, and text in UTF-8") from error
 
 
 async def rollback(
@@ -141,13 +155,14 @@ async def rollback(
         The release that was left, and the one that runs now.
 
     Raises:
-        UsageError: There is none to leave, or none to go back to.
+        UsageError: There is none to leave, or none to go back to; or the reason is no text that an entry may have.
         StoreError: It cannot be written.
     """
     good = memory.known.good(version)
     if not good:
         raise UsageError("no release was found good yet, so there is none to go back from")
     left, target = good[0], _target(good, rows, to)
+    unpinned = _decision(None, None, reason)
     because = f": {reason}" if reason else ""
     bad = Bad(
         commit=left.commit,
@@ -157,7 +172,7 @@ async def rollback(
         operator=True,
     )
     lowest = Version.model_validate({name: getattr(target, name) for name in Version.model_fields})
-    parts = {"bad": bad, "good": target, "lowest": lowest, "pin": Pin(reason=reason)}
+    parts = {"bad": bad, "good": target, "lowest": lowest, "pin": unpinned}
     await _decide(
         memory, parts, lambda known: left not in known.good(version) and known.pin is None
     )

@@ -60,9 +60,16 @@ def test_the_end_of_the_boot_before_is_told(tmp_path: Path) -> None:
     previous = host_record(state=tmp_path).previous
     assert previous is not None
     assert previous.off.timestamp() == 1795383200
-    for rubbish in (b"rubbish", b"\xff\xfe 1795383200", b"boot " + b"1" * 5000, b"\0" * 60):
+    for rubbish in (
+        b"rubbish",
+        b"\xff\xfe 1795383200",
+        b"boot " + b"1" * 5000,
+        b"\0" * 60,
+        b"x" * 999 + b" 1795383200",
+    ):
         (tmp_path / "previous").write_bytes(rubbish)
         host_record(state=tmp_path)
+    (tmp_path / "previous").write_bytes(b"rubbish")
     assert host_record(state=tmp_path).previous is None
 
 
