@@ -70,12 +70,13 @@ def check(options: Options, jobs: Path | None, *, as_json: bool, explain: bool) 
     else:
         if explain:
             click.echo("\n".join(_lines(explained(loaded))))
+        # A jobs file may be a stranger's, and has whatever TOML can escape.
         for reason in looked.unchecked:
-            click.echo(f"not checked: {reason}", err=True)
+            click.echo(f"not checked: {printable(reason)}", err=True)
         for note in looked.notes:
-            click.echo(f"note: {note}", err=True)
+            click.echo(f"note: {printable(note)}", err=True)
         for fault in faults:
-            click.echo(str(fault))
+            click.echo(printable(str(fault)))
         count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}" if faults else "no faults"
         click.echo(f"checked {', '.join(checked)}: {count}", err=bool(faults))
     sys.exit(ExitCode.CONFIGURATION if faults else ExitCode.DONE)

@@ -118,7 +118,7 @@ def rollback_(options: Options, *, to: str | None, reason: str, as_json: bool) -
 
 
 def _print(as_json: bool, data: dict[str, object], text: str) -> None:
-    click.echo(json.dumps(data) if as_json else text)
+    click.echo(json.dumps(data) if as_json else "\n".join(map(printable, text.splitlines())))
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,9 @@ def _notes(releases: _Releases) -> list[str]:
     if known.pin and known.pinned:
         why = f": {printable(known.pin.reason)}" if known.pin.reason else ""
         by = printable(known.pinned.by)
-        lines.append(f"pinned: {known.pin.ref} by {by}, {known.pinned.at:%Y-%m-%d %H:%M} UTC{why}")
+        lines.append(
+            f"pinned: {printable(known.pin.ref or '')} by {by}, {known.pinned.at:%Y-%m-%d %H:%M} UTC{why}"
+        )
     if known.contact.unreachable_since:
         lines.append(
             f"git has not been reachable since {known.contact.unreachable_since:%Y-%m-%d %H:%M} UTC"

@@ -71,7 +71,7 @@ def _closing(outcome: Outcome) -> list[str]:
         closing.append(f"manifest {outcome.manifest}")
     if outcome.undelivered:
         rest = "the next run here delivers the rest" if outcome.kept else "the rest is lost"
-        closing.append(f"not delivered ({rest}): {outcome.undelivered}")
+        closing.append(f"not delivered ({rest}): {printable(outcome.undelivered)}")
     return closing
 
 

@@ -16,6 +16,7 @@ import click
 
 from agent import __version__
 from agent.base import threads
+from agent.base.console import printable
 from agent.base.disk import state_disk
 from agent.base.durable import remove_tree
 from agent.base.errors import StoreError, UsageError
@@ -102,7 +103,8 @@ def rerun(
     async def work() -> Outcome:
         here = await open_bucket(own.settings.store, own_places.bucket, around.environ)
         release = await prepare(await bucket_of_run(), here, (batch, run), job, own.settings)
-        click.echo(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}", err=True)
+        what = printable(f"{job} of {run}: {release.ref} ({release.commit[:12]}), in {place}")
+        click.echo(what, err=True)
         # Nothing of this run comes near the bucket any more.
         return await perform(own, own_places, around, only=frozenset({job}))
 

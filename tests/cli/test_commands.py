@@ -19,6 +19,7 @@ from tests.run.bench import Bench
 TWO_FAULTS = '[release]\nrepositry = "x"\n[limits]\nrun = "soon"\n'
 JOBS = '[[job]]\nname = "fine"\ncommand = ["true"]\n'
 BAD_JOBS = '[[job]]\nname = "B"\ncommand = []\n'
+REPOSITORY = ("--set", "release.repository=/srv/scrapers.git", "--set", "STATE")
 MIXED = """
     [[job]]
     name = "good"
@@ -177,16 +178,39 @@ def test_check_knows_the_releases_folder_from_the_jobs_files_name(tmp_path: Path
         (("run",), 4, "release.repository: is not set (or try `mayfly demo`)"),
         (("bogus",), 2, "No such command"),
         (("demo", "--scrapers", ".", "--dir", "DIR"), 2, "no scrapers in"),
+        (("release", "pin", "", *REPOSITORY), 2, "ref: String should have at least 1 character"),
+        (("release", "pin", "v1", "--reason", "x" * 2001, *REPOSITORY), 2, "reason: String should"),
+        (("release", "pin", "v1", "--reason", "\udcff", *REPOSITORY), 2, "reason: Input should"),
     ],
-    ids=["no repository", "no command", "no checkout"],
+    ids=["no repository", "no command", "no checkout", "no name", "long reason", "not UTF-8"],
 )
 def test_a_command_that_cannot_work_says_what_to_do(
     tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
 ) -> None:
     """File, key and remedy, or what is missing."""
-    places = {".": str(tmp_path), "DIR": str(tmp_path / "demo")}
+    places = {
+        ".": str(tmp_path),
+        "DIR": str(tmp_path / "demo"),
+        "STATE": f"paths.state={tmp_path / 'state'}",
+    }
     result = call(*(places.get(word, word) for word in arguments))
     assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
+
+
+def test_check_shows_no_control_characters_of_a_jobs_file(tmp_path: Path) -> None:
+    """Whoever looks at a stranger's release keeps the terminal as it was."""
+    (tmp_path / "jobs.toml").write_text('"\\u001b]0;owned\\u0007" = 1\n' + JOBS)
+    result = call("check", str(tmp_path))
+    assert (result.exit_code, "owned" in result.stdout, "\x1b" in result.stdout) == (4, True, False)
+
+
+def test_no_command_shows_control_characters_of_a_pin(tmp_path: Path) -> None:
+    """Whoever may write to the bucket may not write to the terminal of those who look at it."""
+    here = ("--set", f"paths.state={tmp_path}", "--set", "release.repository=/srv/scrapers.git")
+    for arguments in (("pin", "owned\x1b]0;x\x07"), ("list",), ("unpin",)):
+        result = call("release", *arguments, *here)
+        shown = result.stdout
+        assert (result.exit_code, "owned" in shown, "\x1b" in shown) == (0, True, False), shown
 
 
 def test_the_demo_writes_only_into_a_folder_of_its_own(tmp_path: Path) -> None:
