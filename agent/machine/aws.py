@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from agent.base.errors import MetadataError, SecretsError, SecretsUnreachable
 from agent.config.credentials import static_credentials
@@ -78,10 +79,12 @@ def aws_client(
     """Return a client of a service; without `region`, in the region of the environment or the machine.
 
     Raises:
-        SecretsError: The region is unknown, the metadata service does not answer, or the endpoint is not an address.
-        BotoCoreError: The environment names a profile or a region that does not exist.
+        SecretsError: The region is unknown or no name of one, the metadata service does not answer, or the endpoint is
+            not an address.
+        BotoCoreError: The environment names a profile that does not exist.
     """
     from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import InvalidRegionError  # noqa: PLC0415
 
     session = aws_session(environ)
     named = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or environ.get("AWS_ENDPOINT_URL")
@@ -92,7 +95,10 @@ def aws_client(
         retries={"total_max_attempts": waits.attempts, "mode": "standard"},
     )
     try:
+        _ = urlsplit(named or "").port  # boto3 reads it only when it signs the first request
         return session.client(service, region_name=where, endpoint_url=named, config=config)  # type: ignore[call-overload]  # the stubs list services by literal name
+    except InvalidRegionError as error:
+        raise SecretsError(f"AWS cannot be asked: {error}", remedy=REMEDY) from error
     except ValueError as error:
         raise SecretsError(
             f"AWS cannot be asked: {error}",

@@ -77,12 +77,30 @@ def test_the_first_that_names_a_region_is_believed(
     assert asked is (expected == "ap-northeast-1")
 
 
-async def test_an_endpoint_that_is_no_address_is_named() -> None:
-    """A variable that cannot work is an expected failure, with the variable in the remedy."""
-    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "eu-central-1"}
-    with pytest.raises(SecretsError, match="Invalid endpoint: nonsense") as caught:
-        await job_secrets(Secrets(source="ssm:/x"), {**keys, "AWS_ENDPOINT_URL_SSM": "nonsense"})
-    assert "AWS_ENDPOINT_URL_SSM" in caught.value.remedy
+@pytest.mark.parametrize(
+    ("wrong", "says", "remedy"),
+    [
+        (
+            {"AWS_ENDPOINT_URL_SSM": "nonsense"},
+            "Invalid endpoint: nonsense",
+            "AWS_ENDPOINT_URL_SSM",
+        ),
+        ({"AWS_ENDPOINT_URL": "http://h:x"}, "Port could not be cast", "AWS_ENDPOINT_URL"),
+        ({"AWS_REGION": " "}, "region_name ' ' doesn't match", "set AWS_REGION"),
+    ],
+)
+async def test_a_variable_that_cannot_be_used_is_named(
+    wrong: dict[str, str], says: str, remedy: str
+) -> None:
+    """The message says what is wrong, and the remedy where."""
+    keys = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "ap-northeast-1",
+    }
+    with pytest.raises(SecretsError, match=says) as caught:
+        await job_secrets(Secrets(source="ssm:/x"), {**keys, **wrong})
+    assert remedy in caught.value.remedy
 
 
 def test_where_nobody_knows_the_remedy_says_what_to_set(machine: Metadata) -> None:
