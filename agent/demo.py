@@ -160,13 +160,18 @@ async def make_release(
     the site that the jobs shall scrape.
 
     Raises:
-        MayflyError: git is missing, or failed.
+        MayflyError: git is missing, or failed; or the folder has what no release can have, such as a pipe.
     """
     with TemporaryDirectory(prefix="mayfly-demo-") as name:
         tree = Path(name) / "tree"
-        shutil.copytree(scrapers, tree, ignore=_LEFT_OUT)
-        jobs = tree / "jobs.toml"
-        jobs.write_text(jobs.read_text("utf-8").replace(SITE_URL, site), "utf-8")
+        try:
+            shutil.copytree(scrapers, tree, ignore=_LEFT_OUT, symlinks=True)
+            jobs = tree / "jobs.toml"
+            text = (scrapers / jobs.name).read_text("utf-8")
+            jobs.unlink()  # as a link it would lead to the person's own file
+            jobs.write_text(text.replace(SITE_URL, site), "utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MayflyError(f"no release can be made of {scrapers}: {error}") from error
         make = ("init", "--quiet", "--bare", "--initial-branch=main", str(repository))
         await _Git(tree, environ)(*make)
         git = _Git(tree, environ, repository)

@@ -1,8 +1,14 @@
 """Where the demo's site listens, so that a browser in a container finds it."""
 
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from agent.demo import gateway
+from agent.base.errors import MayflyError
+from agent.demo import SITE_URL, gateway, make_release
 
 
 @pytest.mark.parametrize(
@@ -20,3 +26,27 @@ from agent.demo import gateway
 def test_this_computer_s_address_in_a_container_network(networks: str, address: str | None) -> None:
     """An engine that was just installed names no gateway until it is restarted."""
     assert gateway(networks) == address
+
+
+def test_a_release_is_made_of_a_folder_with_links(tmp_path: Path) -> None:
+    """Links are released as they are, wherever they lead, and what they lead to is not written."""
+    scrapers, repository = tmp_path / "scrapers", tmp_path / "x.git"
+    scrapers.mkdir()
+    (tmp_path / "own.toml").write_text(f'url = "{SITE_URL}"')
+    (scrapers / "jobs.toml").symlink_to("../own.toml")
+    (scrapers / "gone").symlink_to("nowhere")
+    tag = asyncio.run(make_release(scrapers, repository, "http://site", os.environ))
+    show = ["git", "-C", str(repository), "cat-file", "-p"]
+    assert subprocess.check_output([*show, f"{tag}:gone"]) == b"nowhere"
+    assert subprocess.check_output([*show, f"{tag}:jobs.toml"]) == b'url = "http://site"'
+    assert SITE_URL in (tmp_path / "own.toml").read_text()
+
+
+@pytest.mark.parametrize("broken", ["not UTF-8", "a pipe"])
+async def test_a_folder_that_can_be_no_release_is_told(broken: str, tmp_path: Path) -> None:
+    """With what is wrong with it."""
+    (tmp_path / "jobs.toml").write_bytes(b"\xff" if broken == "not UTF-8" else b"")
+    if broken == "a pipe":
+        os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MayflyError, match="no release can be made of"):
+        await make_release(tmp_path, tmp_path / "x.git", "http://site", os.environ)
