@@ -15,7 +15,7 @@ import click
 
 from agent import __version__
 from agent.base.console import printable
-from agent.base.errors import ExitCode, MayflyError
+from agent.base.errors import ExitCode, MayflyError, UsageError
 
 GARBAGE = 10_000
 """New objects after which the garbage collector runs, instead of 700: imports make many objects and no garbage."""
@@ -71,6 +71,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; every expected failure prints its remedy and ends with its exit code."""
         try:
+            _require_folder()
             return super().invoke(ctx)
         except MayflyError as error:
             sys.exit(_complain(error))
@@ -114,6 +115,15 @@ def main() -> NoReturn:
         click.echo(_safe(traceback.format_exc()), err=True, nl=False)
         code = ExitCode.INTERNAL
     leave(code)
+
+
+def _require_folder() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109 -- only whether there is one
+    except OSError as error:
+        raise UsageError(
+            f"the working directory cannot be used: {error.strerror}", remedy="cd into another one"
+        ) from error
 
 
 def _complain(error: MayflyError) -> ExitCode:

@@ -197,6 +197,16 @@ def test_a_command_that_cannot_work_says_what_to_do(
     assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "status"])
+def test_a_working_directory_that_is_gone_is_told(command: str, tmp_path: Path) -> None:
+    """By the agent's commands and by those at home."""
+    (tmp_path / "gone").mkdir()
+    line = f'rmdir "$PWD" && exec "{sys.executable}" -m agent {command}'
+    ours = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = completed(("sh", "-c", line), at=tmp_path / "gone", environ=ours)
+    assert (result.returncode, "working directory" in result.stderr) == (2, True), result.stderr
+
+
 def test_check_shows_no_control_characters_of_a_jobs_file(tmp_path: Path) -> None:
     """Whoever looks at a stranger's release keeps the terminal as it was."""
     (tmp_path / "jobs.toml").write_text('"\\u001b]0;owned\\u0007" = 1\n' + JOBS)
