@@ -5,6 +5,8 @@ from pathlib import Path
 
 from agent.config.locate import Surroundings, load_settings
 from agent.config.overrides import Loaded
+from agent.config.settings import Cost
+from agent.machine.cost import GIB, standing_usd_month
 from tests.aws.conftest import Make
 from tests.aws.stack import Stack
 
@@ -28,7 +30,7 @@ def configured(stack: Stack) -> Loaded:
 
 
 def test_an_empty_form_leaves_the_image_as_it_is(make: Make) -> None:
-    """But for the schedule, which the stack knows: home judges by it. A machine that is stopped keeps its disk."""
+    """But for what the stack knows: schedule, disk and credits. A machine that is stopped keeps its disk."""
     found = configured(make(ScheduleExpression="cron(0 3 * * ? *)", TimeZone="Asia/Tokyo"))
     assert found.faults == ()
     assert found.settings.release.track == "v1.*"
@@ -36,11 +38,25 @@ def test_an_empty_form_leaves_the_image_as_it_is(make: Make) -> None:
         "schedule",
         "schedule.expression",
         "schedule.timezone",
+        "cost",
+        "cost.volume",
+        "cost.credits",
     }
     schedule = found.settings.schedule
     assert (schedule.expression, schedule.timezone) == ("cron(0 3 * * ? *)", "Asia/Tokyo")
     assert not found.settings.power.has_disk(machine=True)
     assert configured(make(Mode="stopped")).settings.power.has_disk(machine=True)
+
+
+def test_what_a_run_costs_is_reckoned_with_the_disk_and_the_credits_of_the_stack(
+    make: Make,
+) -> None:
+    """A disk that is kept is billed all month, and credits that are not bought cost nothing."""
+    first = configured(make()).settings.cost
+    assert first == Cost()
+    stopped = configured(make(Mode="stopped", VolumeSize="40", CpuCredits="standard")).settings.cost
+    assert (stopped.volume, stopped.credits, stopped.keeps_volume) == (40 * GIB, "standard", True)
+    assert standing_usd_month(stopped) - standing_usd_month(first) == 40 * stopped.volume_month
 
 
 def test_two_stacks_from_one_image_differ_in_what_their_forms_say(make: Make) -> None:
@@ -53,6 +69,7 @@ def test_two_stacks_from_one_image_differ_in_what_their_forms_say(make: Make) ->
     prod = configured(make(**second, Track="v2.*", BrowserImage="selenium/x:1"))
     assert (test.faults, prod.faults) == ((), ())
     assert (test.settings.store.url, test.settings.limits.jobs) == ("s3://scraped/test", 4)
+    assert (test.settings.schedule.grace, test.settings.cost.currency) == (1800, "JPY")
     assert (test.settings.release.timeout, test.settings.release.track) == (300, "v1.*")
     assert (prod.settings.store.url, prod.settings.limits.jobs) == ("s3://scraped/prod", 2)
     assert (prod.settings.release.track, prod.settings.browser.image) == ("v2.*", "selenium/x:1")
