@@ -8,6 +8,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urldefrag
 
 from agent.base.errors import ExitCode
 from agent.base.logs import Log
@@ -139,7 +140,8 @@ async def _persist(url: str, signal: str, text: str, run_id: str) -> None:
 def _send(url: str, signal: str, text: str, rid: str) -> None:
     import requests  # noqa: PLC0415 -- 220 ms, and only pings need it
 
-    base, question, query = url.partition("?")
+    # A fragment is never sent, and neither would be a signal behind it: every failure would count as a success.
+    base, question, query = urldefrag(url).url.partition("?")
     address = f"{base.rstrip('/')}{signal}{question}{query}"
     try:
         answer = requests.post(

@@ -54,6 +54,17 @@ async def test_start_and_end_of_a_run_belong_together(
     assert str(uuid.UUID(rids.pop()))
 
 
+@pytest.mark.parametrize("ending", ["", "/", "#mine", "/?tag=a#mine"])
+async def test_a_failure_is_told_as_one_however_the_url_ends(
+    ending: str, recorder: Recorder, run_logger: RunLogger
+) -> None:
+    """The exit code is in the path that the server gets."""
+    settings = Notify(healthchecks=f"{recorder.url}/{SECRET}{ending}")
+    await Notifier(settings, RUN, run_logger.log).ended(PARTIAL)
+    (request,) = recorder.requests
+    assert urlsplit(request.path).path == f"/{SECRET}/3"
+
+
 @pytest.mark.parametrize(
     ("outcome", "signal", "says"),
     [
