@@ -75,14 +75,17 @@ def test_rows_of_what_comes_are_loaded_once(dest: tuple[Path, Bucket]) -> None:
 
 
 def test_a_package_that_cannot_be_loaded_leaves_nothing_of_it(dest: tuple[Path, Bucket]) -> None:
-    """It is told by the exit code, what came before it stays, and the next try begins it anew."""
+    """It is told by name and exit code, what comes before and after it is loaded, and the next try begins it anew."""
     home, bucket = dest
-    leave(bucket, NIGHTS[2], {"quotes": {**FILES, "z.json": b"{"}})
+    broken = leave(bucket, NIGHTS[2], {"quotes": {**FILES, "z.json": b"{"}})
+    leave(bucket, NIGHTS[2] + timedelta(days=1), {"quotes": FILES, "after": FILES})
     pull_into(home, bucket)
     url = f"sqlite:///{home.parent / 'other.sqlite'}"
     for _ in range(2):
-        assert load(home, url).returncode == 1
-    assert len({run for run, *_ in scraped(home.parent / "other.sqlite")}) == 2
+        done = load(home, url)
+        assert (done.returncode, done.stderr.count("\n"), broken in done.stderr) == (1, 1, True)
+    runs = {run for run, *_ in scraped(home.parent / "other.sqlite")}
+    assert (len(runs), broken in runs) == (3, False)
 
 
 def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:

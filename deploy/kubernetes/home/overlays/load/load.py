@@ -61,8 +61,15 @@ if __name__ == "__main__":
     _, dest, *url = sys.argv
     engine = sql.create_engine(*url or ["sqlite:///scraped.sqlite"])
     META.create_all(engine)
+    failed = 0
     for descriptor in sorted(Path(dest).glob("[!.]*/2*/datapackage.json")):
-        with engine.begin() as transaction:
-            count = load(descriptor.parent, transaction)
+        try:
+            with engine.begin() as transaction:
+                count = load(descriptor.parent, transaction)
+        except Exception as error:  # noqa: BLE001 -- whatever one job wrote, the others' rows are wanted
+            failed += 1
+            print(f"{descriptor.parent}: {type(error).__name__}: {error}"[:1000], file=sys.stderr)
+            continue
         if count:
             print(f"{descriptor.parent}: {count} rows")
+    sys.exit(failed > 0)
