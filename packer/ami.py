@@ -124,7 +124,7 @@ def record(manifest: Path, destination: Path) -> str:
     The file maps region and architecture to the newest image: `{"ap-northeast-3": {"x86_64": {"image": "ami-..."}}}`.
 
     Raises:
-        AmiError: The manifest has no image.
+        AmiError: The manifest has no image, or the deployment's file is not what this writes.
     """
     try:
         builds = json.loads(manifest.read_text("utf-8"))["builds"]
@@ -138,9 +138,12 @@ def record(manifest: Path, destination: Path) -> str:
     if not image.startswith("ami-"):
         raise AmiError(f"{manifest} names no image but {built['artifact_id']!r}")
     known: dict[str, Any] = {}
-    if destination.exists():
-        known = json.loads(destination.read_text("utf-8"))
-    known.setdefault(region, {})[facts.pop("arch")] = {"image": image, **facts}
+    try:
+        if destination.exists():
+            known = json.loads(destination.read_text("utf-8"))
+        known.setdefault(region, {})[facts.pop("arch")] = {"image": image, **facts}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise AmiError(f"{image} is built, and {destination} cannot take it: {error}") from error
     destination.parent.mkdir(parents=True, exist_ok=True)
     draft = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", "utf-8")

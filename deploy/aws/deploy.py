@@ -74,6 +74,23 @@ def image_for(images: Mapping[str, Any], region: str, instance_type: str) -> str
     return image
 
 
+def built_images(file: Path) -> Mapping[str, Any]:
+    """Return what `make ami` noted in its file; nothing without one.
+
+    Raises:
+        DeployError: It is not what `make ami` writes.
+    """
+    try:
+        known = json.loads(file.read_text("utf-8"))
+        if all(isinstance(one, dict) for region in known.values() for one in region.values()):
+            return dict(known)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DeployError(f"{file} cannot be read ({error}); remove it, or `make ami`") from error
+    raise DeployError(f"{file} is not what `make ami` writes; remove it")
+
+
 def parameters_of(pairs: Iterable[str]) -> dict[str, str]:
     """Return `NAME=VALUE` arguments by name.
 
@@ -273,7 +290,7 @@ def main(arguments: Sequence[str]) -> int:
 def _act(options: argparse.Namespace) -> int:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    images = json.loads(IMAGES.read_text("utf-8")) if IMAGES.exists() else {}
+    images = built_images(IMAGES)
     try:
         deployment = Deployment(_client(options.region), TEMPLATE.read_text("utf-8"), images)
         if options.command == "up":

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from deploy.aws.deploy import DeployError, Deployment, Wish, image_for, parameters_of
+from deploy.aws.deploy import (
+    DeployError,
+    Deployment,
+    Wish,
+    built_images,
+    image_for,
+    parameters_of,
+)
 from tests.aws.stack import IMAGE, reduced, template
 from tests.parts.aws import REGION, Aws
 from tests.parts.command import completed
@@ -118,3 +125,22 @@ def test_without_credentials_it_says_so(tmp_path: Path) -> None:
         assert done.stderr.startswith("deploy: ")
         assert ("AWS_PROFILE" in done.stderr) or ("--yes" in done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< ours", "[]", f'{{"{REGION}": 1}}'])
+def test_a_file_of_images_that_is_none_is_told(text: str, tmp_path: Path) -> None:
+    """By whoever reads it, and by whoever adds to it: an image that was built and paid for is named all the same."""
+    file, manifest = tmp_path / "ami.json", tmp_path / "manifest.json"
+    facts = {"arch": "arm64", "version": "1", "commit": "c", "built": "b"}
+    build = {"artifact_id": f"{REGION}:{IMAGE}", "custom_data": facts}
+    manifest.write_text(json.dumps({"builds": [build]}))
+    record = [sys.executable, str(ROOT / "packer/ami.py"), "record", str(manifest), str(file)]
+    assert built_images(file) == {}
+    assert completed(record).stdout == f"{IMAGE}\n"
+    assert image_for(built_images(file), REGION, "t4g.medium") == IMAGE
+    file.write_text(text)
+    with pytest.raises(DeployError, match=r"ami\.json"):
+        built_images(file)
+    done = completed(record)
+    assert (done.returncode, file.read_text()) == (1, text)
+    assert done.stderr.startswith(f"ami: {IMAGE} is built, and {file} cannot take it: ")
