@@ -12,7 +12,7 @@ from pathlib import Path
 from agent import __version__
 from agent.base import processes
 from agent.base.engine import Engine
-from agent.base.errors import ReleaseError
+from agent.base.errors import MayflyError, ReleaseError
 from agent.base.units import show_size
 from agent.browser import (
     Chromedriver,
@@ -196,17 +196,23 @@ async def registries(installation: Installation) -> Finding:
     if not hosts:
         return skipped("no [registry] in the configuration; ECR is asked when an image needs it")
     keyring = Keyring(installation.settings, installation.environ)
-    for host in hosts:
+    refused = [(host, await _refused_login(installation, keyring, host)) for host in hosts]
+    return _told(refused) or ok(f"logged in to: {', '.join(hosts)}")
+
+
+async def _refused_login(
+    installation: Installation, keyring: Keyring, host: str
+) -> MayflyError | None:
+    try:
         login = await keyring.registry(host)
         async with Docker(installation.environ, keyring.docker).logged_in(
             [f"{host}/any"]
         ) as docker:
             asked = ("login", "--username", login.username, "--password-stdin", host)
             done = await docker.run(*asked, stdin=login.password.encode())
-        if done.code != 0:
-            refusal = docker.refusal("login", done.complaint)
-            return failed(f"{host}: {refusal}", refusal.remedy or "check the host and the network")
-    return ok(f"logged in to: {', '.join(hosts)}")
+            return docker.refusal("login", done.complaint) if done.code != 0 else None
+    except MayflyError as error:
+        return error
 
 
 async def indexes(installation: Installation) -> Finding:
@@ -214,8 +220,32 @@ async def indexes(installation: Installation) -> Finding:
     names = sorted(installation.settings.index)
     if not names:
         return skipped("no [index] in the configuration")
-    await Keyring(installation.settings, installation.environ).indexes()
-    return ok(f"logins of {', '.join(names)}, not tried: a release's install does that")
+    refused = [(name, await _unread_login(installation, name)) for name in names]
+    return _told(refused) or ok(
+        f"logins of {', '.join(names)}, not tried: a release's install does that"
+    )
+
+
+async def _unread_login(installation: Installation, name: str) -> MayflyError | None:
+    settings = installation.settings
+    alone = settings.model_copy(update={"index": {name: settings.index[name]}})
+    try:
+        await Keyring(alone, installation.environ).indexes()
+    except MayflyError as error:
+        return error
+    return None
+
+
+def _told(refused: Sequence[tuple[str, MayflyError | None]]) -> Finding | None:
+    """Return a failure with everything that was refused, by name; None when nothing was."""
+    errors = [(name, error) for name, error in refused if error is not None]
+    if not errors:
+        return None
+    remedies = dict.fromkeys(error.remedy for _, error in errors if error.remedy)
+    return failed(
+        "\n".join(f"{name}: {error}" for name, error in errors),
+        "; ".join(remedies) or "check the host and the network",
+    )
 
 
 async def chromedriver(installation: Installation) -> Finding:

@@ -11,6 +11,7 @@ from agent import __version__
 from agent.base.errors import ExitCode, StoreError
 from agent.config.faults import Fault
 from agent.config.jobsfile import parse_jobs
+from agent.config.settings import Settings
 from agent.doctor.examine import Check, Finding, Installation, State, examine, failed, ok, skipped
 from agent.doctor.report import as_data, as_lines, exit_code
 from agent.release.context import ReleaseContext
@@ -33,6 +34,22 @@ async def test_faults_of_the_configuration_are_all_shown(installation: Ask) -> N
     finding = await ask("configuration", replace(installation(), faults=faults))
     assert finding.state is State.FAILED
     assert len(finding.detail.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("check", "section"), [("registries", "registry"), ("package indexes", "index")]
+)
+async def test_all_logins_that_cannot_be_read_are_told_at_once(
+    check: str, section: str, installation: Ask, tmp_path: Path
+) -> None:
+    """Whoever mends the first need not find the second with another attempt."""
+    who = installation()
+    entries = {name: {"credentials": str(tmp_path / name)} for name in ("first", "second")}
+    settings = Settings.model_validate({section: entries})
+    finding = await ask(check, replace(who, settings=settings))
+    assert finding.state is State.FAILED
+    lines = finding.detail.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["first", "second"], lines
 
 
 async def test_the_jobs_of_the_last_good_release_are_checked(
