@@ -100,6 +100,7 @@ def main() -> NoReturn:
     # Without this, pydantic searches the metadata of every installed package for a plugin.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code: int = ExitCode.DONE
+    _open_closed_streams()
     try:
         mayfly(standalone_mode=False)
     except SystemExit as error:
@@ -109,12 +110,29 @@ def main() -> NoReturn:
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         code = ExitCode.USAGE
-    except BaseException:  # noqa: BLE001 -- a defect of ours, told with all that is known of it
-        click.echo(_safe(traceback.format_exc()), err=True, nl=False)
+    except BaseException as error:  # noqa: BLE001 -- a defect of ours, told with all that is known of it
+        with suppress(OSError):
+            click.echo(_unprinted(error) or _safe(traceback.format_exc()), err=True, nl=False)
         code = ExitCode.INTERNAL
     leave(code)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started with `<&-` or `>&-` streams that read and take nothing, as others have."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 -- until the process ends
+
+
+def _unprinted(error: BaseException) -> str:
+    """Return a line about output that could not be written, as on a full disk; empty for another error."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].name
+    if not isinstance(error, OSError) or raised_in != click.echo.__name__:
+        return ""
+    return f"error: the output cannot be written: {error.strerror}\n"
 
 
 def _require_folder() -> None:

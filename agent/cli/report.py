@@ -1,6 +1,7 @@
 """What a person sees at the end of a run, and what a program gets with `--json`."""
 
 import json
+from contextlib import suppress
 
 import click
 
@@ -18,11 +19,17 @@ MARKS = {
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool, coloured: bool) -> None:
-    """Print a run's outcome to stdout."""
-    if as_json:
-        click.echo(json.dumps(as_data(outcome), indent=1))
-    else:
-        click.echo("\n".join(lines(outcome, coloured=coloured)))
+    """Print a run's outcome to stdout. What follows, such as exit code and power-off, does not depend on it."""
+    said = (
+        json.dumps(as_data(outcome), indent=1)
+        if as_json
+        else "\n".join(lines(outcome, coloured=coloured))
+    )
+    try:
+        click.echo(said)
+    except OSError as error:  # a full disk, or a reader that left
+        with suppress(OSError):
+            click.echo(f"the outcome cannot be printed: {error.strerror}", err=True)
 
 
 def as_data(outcome: Outcome) -> dict[str, object]:

@@ -197,6 +197,39 @@ def test_a_command_that_cannot_work_says_what_to_do(
     assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("check >&-", 0, ""),
+        ("check --set limits.jobs=x 2>&-", 4, ""),
+        ("secrets set A --set secrets.source=ssm:/x <&-", 2, "error: the value is empty"),
+        ("secrets rm A --set secrets.source=ssm:/x <&-", 2, "error: no terminal to confirm it"),
+        ("check >/dev/full", 1, "error: the output cannot be written: No space left on device"),
+        ("status >/dev/full --store .", 1, "error: the output cannot be written"),
+        (
+            "run >/dev/full --set release.repository=/none --set paths.state=.",
+            5,
+            "the outcome cannot",
+        ),
+        ("run 2>&- >&- --set release.repository=/none --set paths.state=.", 5, ""),
+        (
+            "run --set release.repository=/none --set paths.state=. | true; exit ${PIPESTATUS[0]}",
+            5,
+            "",
+        ),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_defect(
+    line: str, code: int, says: str, tmp_path: Path
+) -> None:
+    """Each is told in a line, and what came of a run is its exit code."""
+    program = f'"{sys.executable}" -m agent {line}'
+    ours = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "MAYFLY_CONFIG": os.devnull}
+    result = completed(("bash", "-c", program), at=tmp_path, environ=ours)
+    shown = result.stderr
+    assert (result.returncode, says in shown, "Traceback" in shown) == (code, True, False), shown
+
+
 @pytest.mark.parametrize("command", ["check", "status"])
 def test_a_working_directory_that_is_gone_is_told(command: str, tmp_path: Path) -> None:
     """By the agent's commands and by those at home."""
