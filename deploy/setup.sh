@@ -87,9 +87,12 @@ locked() {
 }
 
 environment() {
+  local interpreter
+  # Not among uv's arguments: there its failure would end nothing.
+  interpreter=$(python)
   bring_uv
   say "making the environment in $VENV from uv.lock"
-  with_retries run_uv sync --frozen --quiet --all-extras --python "$(python)"
+  with_retries run_uv sync --frozen --quiet --all-extras --python "$interpreter"
 }
 
 browser() {
