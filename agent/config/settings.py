@@ -30,7 +30,8 @@ _STORE_SOURCE = "(default|ssm:/.+)"
 class Section(BaseModel):
     """A table of `agent.toml`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A file of variables with Windows' line ends leaves one at the end of each value.
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 def _sound(url: str) -> str:
@@ -50,7 +51,8 @@ def _with_host(url: str) -> str:
     return url
 
 
-def _not_empty(path: object) -> object:
+def _trimmed(path: object) -> object:
+    path = path.strip() if isinstance(path, str) else path
     if path == "":
         raise ValueError('must not be empty; the working directory is "."')
     return path
@@ -104,7 +106,7 @@ def _store_source(source: str) -> str:
 
 Address = Annotated[str, AfterValidator(_sound)]
 WebAddress = Annotated[str, StringConstraints(pattern=r"^https?://"), AfterValidator(_with_host)]
-Folder = Annotated[Path, BeforeValidator(_not_empty)]
+File = Annotated[Path, BeforeValidator(_trimmed)]
 Source = Annotated[str, AfterValidator(_source)]
 """Where credentials are: `ssm:/path`, or a file that only its owner can read."""
 IndexName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -125,7 +127,7 @@ class Release(Section):
         ' Default "v*".',
     )
     branch: str | None = Field(None, description="A branch to follow instead of tags.")
-    allowed_signers: Annotated[Path, _absolute("a run may begin in any folder")] | None = Field(
+    allowed_signers: Annotated[File, _absolute("a run may begin in any folder")] | None = Field(
         None,
         description="SSH allowed_signers file, absolute. Set: only what these people signed runs.",
     )
@@ -230,15 +232,15 @@ class Browser(Section):
 class Paths(Section):
     """Where the agent keeps things."""
 
-    state: Folder | None = Field(
+    state: File | None = Field(
         None,
         description="Releases, spool, last good release. Default: /var/lib/mayfly on a machine"
         " with /etc/mayfly, elsewhere the user's state directory.",
     )
-    cache: Folder | None = Field(
+    cache: File | None = Field(
         None, description="Caches that may be deleted at any time. Default: `cache` in the state."
     )
-    pace: Annotated[Path, _absolute("agents would not share it")] | None = Field(
+    pace: Annotated[File, _absolute("agents would not share it")] | None = Field(
         None,
         description="Where the jobs' `rate` is kept, absolute; agents on one machine that share it keep it together."
         " Default: `pace` in the cache.",

@@ -145,6 +145,30 @@ def test_the_environment_overrides_the_file_and_flags_override_both() -> None:
     assert (settings.limits.run, settings.notify.apprise) == (1800, ("json://c,d",))
 
 
+def test_variables_out_of_a_file_with_other_line_ends_mean_the_same() -> None:
+    """With a carriage return at its end an address would be another bucket, and a path another folder."""
+    plain = {
+        "MAYFLY_STORE_URL": "s3://scraped/prod",
+        "MAYFLY_STORE_CREDENTIALS": "ssm:/mayfly/store",
+        "MAYFLY_RELEASE_REPOSITORY": "/srv/my scrapers.git",
+        "MAYFLY_PATHS_STATE": "/var/lib/mayfly",
+        "MAYFLY_PATHS_PACE": "/var/lib/pace",
+        "MAYFLY_LIMITS_JOBS": "3",
+        "MAYFLY_LIMITS_RUN": "1h",
+        "MAYFLY_NOTIFY_HEALTHCHECKS": "https://hc-ping.com/x",
+        "MAYFLY_NOTIFY_APPRISE": "json://a, json://b",
+    }
+    meant, read = (
+        parse_settings(
+            [Document("", FILE)],
+            environment_overrides({name: value + end for name, value in plain.items()})[0],
+        )
+        for end in ("", "\r")
+    )
+    assert read.faults == ()
+    assert read.settings == meant.settings
+
+
 def test_a_wrong_override_is_a_fault_of_its_own_source() -> None:
     """The fault names the variable or the flag, not the file."""
     by_variable, _ = environment_overrides({"MAYFLY_LIMITS_JOBS": "many"})
