@@ -112,6 +112,8 @@ async def ping_problem(url: str, signal: str, text: str, *, run_id: str) -> str:
         return f"no answer within {PING_SECONDS:g} s"
     except _PingError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001 -- such as no thread to send it in; a run goes on all the same
+        return type(error).__name__
     return ""
 
 

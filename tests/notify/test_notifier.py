@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 import time
 import uuid
 from urllib.parse import parse_qs, urlsplit
@@ -203,3 +204,17 @@ asyncio.run(notifier.ended(Outcome(RunStatus.FAILED)))
     done = completed([sys.executable, "-c", program])
     assert (done.returncode, "mayfly[apprise]" in done.stdout) == (0, True)
     assert done.stderr == ""
+
+
+@pytest.mark.long
+async def test_a_machine_that_can_begin_no_thread_pings_nobody_and_goes_on(
+    run_logger: RunLogger, events: Events
+) -> None:
+    """Want of memory or of processes is a lost ping like any other."""
+    before = threading.stack_size(1 << 45)  # more than any machine has
+    try:
+        await Notifier(Notify(healthchecks="http://127.0.0.1:1/x"), RUN, run_logger.log).ended(DONE)
+    finally:
+        threading.stack_size(before)
+    (lost,) = events.named("notify.ping_lost")
+    assert lost["reason"] == "RuntimeError"
