@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from agent.base.errors import ExitCode, MayflyError
 from agent.base.threads import in_thread
 from agent.config.overrides import Loaded
-from agent.machine.aws import Waits, aws_client
+from agent.machine.aws import NEW_KEYS, UNKNOWN_KEYS, Waits, aws_client
 
 T = TypeVar("T")
 
 WAITS = Waits(connect=5, read=10, attempts=2)
 ASK_SECONDS = 40.0
 KEYS_REMEDY = "set AWS_PROFILE and AWS_REGION, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+OTHER_REMEDY = "try again in a minute; if it stays, the service's reference explains the code"
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 SCHEDULE = "AWS::Scheduler::Schedule"
 
@@ -119,7 +120,8 @@ def _refused(service: str, error: Any) -> CloudError:
     answer = error.response.get("Error", {})
     code, message = answer.get("Code", "an error"), answer.get("Message", "")
     if code not in DENIED:
-        return CloudError(f"{service} answers {code}: {message}", code, remedy=KEYS_REMEDY)
+        remedy = NEW_KEYS if code in UNKNOWN_KEYS else OTHER_REMEDY
+        return CloudError(f"{service} answers {code}: {message}", code, remedy=remedy)
     return CloudError(
         f"{service} denies these keys {error.operation_name}: {message}",
         code,

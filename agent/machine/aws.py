@@ -23,7 +23,11 @@ METADATA_ATTEMPTS = 3
 """For a role's keys, a second each; boto3 asks once."""
 REMEDY = "set AWS_REGION, or `region` in the profile"
 UNKNOWN_KEYS = frozenset(
-    {"UnrecognizedClientException", "InvalidClientTokenId", "ExpiredTokenException"}
+    {
+        *("UnrecognizedClientException", "InvalidClientTokenId", "AuthFailure"),
+        *("ExpiredTokenException", "ExpiredToken", "RequestExpired"),
+        *("SignatureDoesNotMatch", "InvalidSignatureException"),
+    }
 )
 """Codes with which AWS rejects the keys themselves."""
 NEW_KEYS = "the keys are wrong or too old; log in again"

@@ -11,12 +11,13 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import Result
 
 from agent.config.overrides import Loaded
 from agent.config.settings import Settings
 from agent.doctor.aws import aws_checks
-from agent.doctor.cloud import Deployment
+from agent.doctor.cloud import CloudError, Deployment
 from agent.doctor.examine import State, examine
 from tests.aws.stack import IMAGE, Stack
 from tests.doctor.installations import Ask
@@ -312,3 +313,26 @@ YAML = """
 Resources:
   DeadLetters: { Type: AWS::SQS::Queue }
 """
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("ExpiredToken", "log in again"),
+        ("AuthFailure", "log in again"),
+        ("Throttling", "try again in a minute"),
+        ("ValidationError", "the service's reference"),
+        ("AccessDenied", "allow this user cloudformation:DescribeStacks"),
+    ],
+)
+async def test_a_refusal_has_the_remedy_of_its_code(code: str, remedy: str, tmp_path: Path) -> None:
+    """Keys are blamed only where they are to blame."""
+
+    def refuse(_: object) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "DescribeStacks")
+
+    environ = {"AWS_REGION": "eu-central-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    deployment = Deployment(environ, "mayfly", tmp_path, lambda _: Loaded(Settings(), "test"))
+    with pytest.raises(CloudError) as caught:
+        await deployment.ask("cloudformation", refuse)
+    assert remedy in caught.value.remedy
