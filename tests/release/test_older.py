@@ -6,6 +6,7 @@ import pytest
 
 from agent.base.errors import ReleaseError
 from agent.release.operate import rollback
+from tests.parts.held import held
 from tests.release.conftest import LOCKED_JOBS, PROJECT, VERSION, Computer, kinds, reason_of
 
 BROKEN = {"jobs.toml": "[[job]"}
@@ -109,8 +110,9 @@ async def test_an_older_release_that_cannot_be_had_leaves_the_first_reason(
     good = await computer.ran("v1.0")
     commit = computer.publish("v2.0", {"next": "x"})
     computer.publish("v3.0", BROKEN)
-    (computer.release_store.releases / commit).write_text("in the way")
-    obtained = await computer.obtain()
+    (place := computer.release_store.releases / commit).write_text("in the way")
+    with held(place):
+        obtained = await computer.obtain()
     assert obtained.release.commit == good
     assert "not valid TOML" in reason_of(obtained)
     assert any("v2.0 could not be fetched" in warning for warning in obtained.warnings)
