@@ -114,8 +114,7 @@ class Attempt:
         """
         # A killed agent's git and uv outlive it, and would write into what is made now.
         await processes.kill_marked(f"{MARK}={self._store.mirror}")
-        for name in await sweep(self._store):
-            self.log.info("release.swept", name=name)
+        await sweep(self._store, self.log)
         await self.mirror.prepare()
         self.trust.insist()
         try:

@@ -13,7 +13,14 @@ from agent.release.context import ReleaseContext
 from agent.release.environment import run_uv
 from agent.release.images import remove_images
 from agent.release.retention import Stored, to_remove
-from agent.release.store import TREE, folders, on_disk, read_marker, remove, sweep
+from agent.release.store import (
+    TREE,
+    folders,
+    on_disk,
+    read_marker,
+    remove_if_possible,
+    sweep,
+)
 
 SECONDS = 30.0
 """Limit of the whole clean-up: the machine costs money meanwhile, and the next run does the rest."""
@@ -39,7 +46,7 @@ async def prune(context: ReleaseContext, running: str, *, budget: int, grown: bo
 
 async def _releases(context: ReleaseContext, running: str, budget: int) -> None:
     store, known = context.release_store, context.memory.known
-    await sweep(store)
+    await sweep(store, context.log)
     present = folders(store)
     good = [one.commit for one in known.good(context.version)]
     pinned = known.pin.commit if known.pin else None
@@ -51,8 +58,8 @@ async def _releases(context: ReleaseContext, running: str, budget: int) -> None:
     for commit in to_remove(stored, needed=stays, good=good[::-1], budget=budget):
         # Before its files: once they are gone, nothing leads to the images.
         await remove_built(store.root(commit) / TREE, context.environ, context.log)
-        await remove(store.root(commit))
-        context.log.info("tidy.release_removed", commit=commit)
+        if await remove_if_possible(store.root(commit), context.log):
+            context.log.info("tidy.release_removed", commit=commit)
 
 
 async def _unused_images(context: ReleaseContext) -> None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from agent.base import durable
 from agent.base.errors import ReleaseError
+from agent.base.logs import Log
 from agent.base.regular import read_regular
 from agent.config.jobsfile import JobsFile, family_of
 from agent.contract.facts import Signer
@@ -244,11 +245,11 @@ def folders(release_store: ReleaseStore) -> list[Path]:
     ]
 
 
-async def sweep(release_store: ReleaseStore) -> list[str]:
-    """Remove what killed agents left unfinished; return its names.
+async def sweep(release_store: ReleaseStore, log: Log) -> None:
+    """Remove what killed agents left unfinished. What cannot be removed keeps nobody from a release, and is logged.
 
     Raises:
-        ReleaseError: It cannot be removed, or the directory cannot be used.
+        ReleaseError: The directory cannot be used.
     """
     try:
         release_store.releases.mkdir(parents=True, exist_ok=True)
@@ -260,8 +261,18 @@ async def sweep(release_store: ReleaseStore) -> list[str]:
     except OSError as error:
         raise ReleaseError(f"{release_store.releases} cannot be used: {error}") from error
     for place in unfinished:
-        await remove(place)
-    return [place.name for place in unfinished]
+        if await remove_if_possible(place, log):
+            log.info("release.swept", name=place.name)
+
+
+async def remove_if_possible(root: Path, log: Log) -> bool:
+    """Do what `remove` does, and return whether it worked; the reason why not is logged."""
+    try:
+        await remove(root)
+    except ReleaseError as error:
+        log.warning("release.not_removed", name=root.name, reason=str(error))
+        return False
+    return True
 
 
 async def remove(root: Path) -> None:

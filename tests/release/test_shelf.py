@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.base.errors import ReleaseError
+from agent.base.logs import RunLogger
 from agent.release.store import Installed, ReleaseStore, read_marker, sweep
 from tests.parts.gitserver import GitServer
+from tests.parts.held import held
 from tests.release.conftest import Computer, reason_of
 
 
@@ -71,7 +73,7 @@ def test_an_image_link_to_nowhere_is_no_release(computer: Computer, tmp_path: Pa
 
 
 async def test_unfinished_releases_are_swept_and_finished_ones_are_not(computer: Computer) -> None:
-    """What has no marker goes, read-only or not; what its links point to, and what is not the agent's, stays."""
+    """What has no marker goes, read-only or not, whatever cannot go beside it; the targets of its links stay."""
     first, second = await _two(computer)
     outside = computer.state / "outside"
     outside.mkdir()
@@ -86,7 +88,15 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(computer:
         folder.chmod(0o555)
     draft = computer.release_store.root("c" * 40).with_name(f"{'c' * 40}.0a1b2c3d.tmp")
     draft.mkdir()
-    assert sorted(await sweep(computer.release_store)) == ["b" * 40, draft.name]
+    held_back = computer.release_store.root("a" * 40).with_name(f"{'a' * 40}.0a1b2c3d.tmp")
+    held_back.mkdir()
+    (held_back / "file").touch()
+    log = RunLogger(computer.events.append).log
+    with held(held_back / "file"):
+        await sweep(computer.release_store, log)
+    assert [line["name"] for line in computer.told("release.not_removed")] == [held_back.name]
+    swept = [line["name"] for line in computer.told("release.swept")]
+    assert sorted(swept) == ["b" * 40, draft.name]
     assert not unfinished.exists()
     assert not draft.exists()
     assert theirs.exists()
@@ -94,7 +104,7 @@ async def test_unfinished_releases_are_swept_and_finished_ones_are_not(computer:
     assert outside.stat().st_mode & 0o200
     assert {first.root.exists(), second.root.exists()} == {True}
     (first.root / "release.json").unlink()
-    assert await sweep(computer.release_store) == [first.commit]  # sealed, as installed
+    await sweep(computer.release_store, log)  # it is sealed, as installed
     assert not list(computer.release_store.releases.glob(f"{first.commit}*"))
 
 
