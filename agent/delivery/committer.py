@@ -229,8 +229,8 @@ class Committer:
         return pending
 
     async def pending(self) -> list[str]:
-        """Return the jobs that are neither in the batch's log nor in an entry for it."""
-        return [job.name for job in await self._in_no_entry()]
+        """Return the jobs that are neither in the batch's log, nor in an entry for it, nor ready for the next."""
+        return [job.name for job in await self._in_no_entry() if job.name not in self._ready]
 
     async def _in_no_entry(self) -> list[SpooledJob]:
         queued = {*self._queued_jobs}
@@ -372,7 +372,7 @@ class Committer:
         try:
             await self.commit(last=True)
             if not keeps_disk:
-                left = [name for name in await self.pending() if name not in self._ready]
+                left = await self.pending()
                 async with asyncio.TaskGroup() as group:
                     for name in left:
                         group.create_task(self._prepare_partly(name))

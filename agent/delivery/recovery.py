@@ -22,9 +22,6 @@ from agent.delivery.spool import Finished, Spool, SpooledRun, Stage
 
 FLUSH_SECONDS = 600.0
 """For the jobs of one run; what takes longer goes on in the next run."""
-HANGS_SECONDS = 60.0
-"""A run that is postponed after more than this met a bucket that does not answer, as others would; one that is refused
-at once keeps none of the others waiting."""
 
 _FAILURES = (MayflyError, OSError, ValueError, LookupError, RecursionError, ExceptionGroup)
 """What an unfinished run raises: `MayflyError` when the bucket fails, others when it is damaged or the disk fails."""
@@ -60,17 +57,19 @@ async def deliver_pending(
     """
     done = 0
     for number, run in enumerate(runs):
-        since = monotonic()
         bound = log.bind(of=run.run)
         delivery = Delivery(run, bucket, concurrency=concurrency, redactor=redactor, log=bound)
+        since = monotonic()
         try:
-            await _finish(run, delivery, await asyncio.shield(bucket), finder, bound)
+            opened = await asyncio.shield(bucket)
+            since = monotonic()
+            await _finish(run, delivery, opened, finder, bound)
         except _FAILURES as error:
             if isinstance(error, MayflyError) or is_shortage(error):
                 bound.warning("recovery.postponed", reason=str(error))
-                if monotonic() - since > HANGS_SECONDS:
-                    waiting = len(runs) - number - 1
-                    log.warning("recovery.left", reason="the bucket is slow", waiting=waiting)
+                if monotonic() - since >= FLUSH_SECONDS:
+                    # The bucket does not answer, or is slow: the others would wait for it as long.
+                    log.warning("recovery.left", waiting=len(runs) - number - 1)
                     break
             elif whole_disk(error):
                 raise

@@ -189,6 +189,29 @@ async def test_without_a_disk_a_job_is_committed_as_far_as_it_was_sent(
     assert job.message == "1 file of it could not be sent in time"
 
 
+async def test_a_job_that_waits_for_the_log_alone_is_committed_with_the_run_s_end(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """It counts as sent: its package is in the bucket, and its entry goes before the closing one."""
+    async with behind.under_way("a", "b") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/batches/")
+        for job in ("a", "b"):  # the entry of the first is on its way when the second is ready
+            behind.attempt(job, {"1": b"1"})
+            await delivery.ended(behind.finished(job))
+            await until(lambda: _has_entry_on_its_way(s3_proxy))
+        pending = await delivery.flush(SOON, keeps_disk=False)
+        s3_proxy.heal()
+        closed = await delivery.close(behind.record(), pending, keeps_disk=False)
+    assert (pending, closed.not_sent) == ([], 0)
+    assert set(await behind.committed()) == {"a", "b"}
+    named = [one.path for one in (await behind.manifest()).resources]
+    assert {"jobs/a/datapackage.json", "jobs/b/datapackage.json"} <= {*named}
+
+
+async def _has_entry_on_its_way(proxy: FaultProxy) -> bool:
+    return proxy.met > 0
+
+
 @pytest.mark.parametrize("stuck", ["/jobs/a/", "/jobs/a/datapackage.json"])
 async def test_without_a_disk_what_could_not_be_sent_is_counted(
     behind: World, s3_proxy: FaultProxy, stuck: str
