@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
+from agent.base.disk import disk_refusal
 from agent.base.errors import StoreError, StoreRefused
 from agent.base.logs import Log
 from agent.base.stop import first
@@ -300,7 +301,8 @@ class Committer:
             except (StoreError, OSError) as error:
                 self._postponed("job.postponed", error, job=name)
                 if isinstance(error, OSError):
-                    self._refusal = error
+                    # Want of memory or descriptors says nothing of the disk: the job is pending, like any other.
+                    self._refusal = disk_refusal(error) or self._refusal
                     if self._ending.is_set() and failures >= DISK_TRIES:
                         return  # nothing makes room on the disk any more
                 if self._gives_up(error):

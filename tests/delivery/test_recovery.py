@@ -225,6 +225,17 @@ async def test_want_of_descriptors_damages_no_run(local: World) -> None:
     assert set(await local.committed()) == {"a"}
 
 
+async def test_want_of_descriptors_at_a_run_s_end_leaves_its_jobs_pending(local: World) -> None:
+    """It is no failure of the disk: the run says which jobs wait for the next one."""
+    async with local.under_way("a") as delivery:
+        local.attempt("a", {"x": b"x"})
+        await delivery.ended(local.finished("a"), hold=True)
+        with no_descriptors():
+            assert await delivery.flush(SECONDS) == ["a"]
+        assert await delivery.flush(SECONDS) == []
+    assert set(await local.committed()) == {"a"}
+
+
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     """It would be an empty run."""
     with pytest.raises(OSError, match="unable to open"):
