@@ -224,14 +224,15 @@ class Committer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(LAST_SECONDS, seconds)):
                     await self._commit_what_is_left(keeps_disk=keeps_disk)
-        pending = await self.pending()
+        # What is ready goes into the log with the run's end.
+        pending = [name for name in await self.pending() if name not in self._ready]
         if pending and keeps_disk and self._refusal is not None:
             raise self._refusal
         return pending
 
     async def pending(self) -> list[str]:
-        """Return the jobs that are neither in the batch's log, nor in an entry for it, nor ready for the next."""
-        return [job.name for job in await self._in_no_entry() if job.name not in self._ready]
+        """Return the jobs that are neither in the batch's log nor in an entry for it."""
+        return [job.name for job in await self._in_no_entry()]
 
     async def _in_no_entry(self) -> list[SpooledJob]:
         queued = {*self._queued_jobs}
@@ -374,7 +375,7 @@ class Committer:
         try:
             await self.commit(last=True)
             if not keeps_disk:
-                left = await self.pending()
+                left = [name for name in await self.pending() if name not in self._ready]
                 async with asyncio.TaskGroup() as group:
                     for name in left:
                         group.create_task(self._prepare_partly(name))
