@@ -33,7 +33,7 @@ demo: .venv/.browser ## A whole run on embedded defaults: local site, release, b
 quick: .venv/.ready ## Decisions, parsers and texts: no server, no browser; under a minute
 	@$(PYTHON) -m pytest --quiet $(PARALLEL) -m quick $(PYTEST)
 
-test: .venv/.parts ## Every subject and every real part: git, S3 server, browser, Grid, container engine; 15 minutes
+test: .venv/.parts ## Every subject and every real part: git, S3 server, browser, Grid, container engine; 20 minutes
 	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
 	@rm -f .coverage .coverage.*
 	@$(PYTHON) $(COVERED) -m pytest $(PARALLEL) -m 'not machine and not long' --durations=10 $(PYTEST)
