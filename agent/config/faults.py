@@ -50,9 +50,8 @@ def read_toml(text: str, source: str) -> tuple[dict[str, Any], list[Fault]]:
     No text in it has a NUL: neither an argument nor a variable nor a path can, and so nothing that is written here.
     """
     try:
-        data = tomllib.loads(
-            text.removeprefix("\ufeff")
-        )  # which some editors write before everything
+        # Some editors write a byte order mark before everything.
+        data = tomllib.loads(text.removeprefix("\ufeff"))
     except ValueError as error:  # not every number that it cannot make is a TOMLDecodeError
         return {}, [Fault(source, "", f"not valid TOML: {str(error)[:LONGEST_SHOWN]}")]
     except RecursionError:

@@ -260,9 +260,8 @@ def _requirement(
     condition = f" ; {marker}" if marker else ""
     pins = "".join(f" --hash={one}" for one in hashes)
     line = f"{name}=={version}{condition}{pins}"
-    if (
-        not line.isprintable()
-    ):  # a second line could be an option of uv, and half a character is no text
+    # A second line could be an option of uv, and half a character is no text.
+    if not line.isprintable():
         raise ReleaseError(f"{file} cannot be installed: {line[:80]!a} is no requirement")
     return f"{line}\n"
 
