@@ -50,10 +50,7 @@ async def deliver_pending(
 
     Returns:
         How many were closed. What the bucket refuses of one run waits for the next process, and a damaged run is put
-        aside; the others are finished, unless the bucket does not answer.
-
-    Raises:
-        OSError: The disk takes nothing.
+        aside; the others are finished, unless the bucket does not answer, or the disk takes nothing.
     """
     done = 0
     for number, run in enumerate(runs):
@@ -65,16 +62,15 @@ async def deliver_pending(
             since = monotonic()
             await _finish(run, delivery, opened, finder, bound)
         except _FAILURES as error:
-            if isinstance(error, MayflyError) or is_shortage(error):
-                bound.warning("recovery.postponed", reason=str(error))
-                if monotonic() - since >= FLUSH_SECONDS:
-                    # The bucket does not answer, or is slow: the others would wait for it as long.
-                    log.warning("recovery.left", waiting=len(runs) - number - 1)
-                    break
-            elif whole_disk(error):
-                raise
-            else:
+            full = whole_disk(error)
+            if not (full or isinstance(error, MayflyError) or is_shortage(error)):
                 spool.put_aside(run, f"{type(error).__name__}: {error}", log)
+                continue
+            bound.warning("recovery.postponed", reason=str(error))
+            if full or monotonic() - since >= FLUSH_SECONDS:
+                # The bucket does not answer, or is slow: the others would wait for it as long.
+                log.warning("recovery.left", waiting=len(runs) - number - 1)
+                break
         else:
             done += 1
     return done

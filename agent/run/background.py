@@ -76,7 +76,7 @@ class Background:
         self._price: asyncio.Task[Rate | None] | None = None
         self.bucket = self._start(self._open())
         self.secrets = self._start(self._read_secrets())
-        self.earlier = self._start(self._deliver_earlier())
+        self.earlier = self._start(self._unless_it_fails("earlier", self._deliver_earlier()))
         self.isolation = self._start(
             choose_isolation(call.settings, call.places, context.run.run, call.environ, self._log)
         )

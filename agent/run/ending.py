@@ -117,9 +117,7 @@ class Ending:
         """Wait for the delivery of earlier runs, or end it when the machine is taken back: the link is for this run."""
         earlier, stop = self._background.earlier, self._context.stop
         await first(asyncio.wait([earlier]), stop.taken(), seconds=EARLIER_SECONDS)
-        if stop.gone is None:
-            earlier.result()
-        else:
+        if stop.gone is not None:
             earlier.cancel()
 
     async def _flush(self, seconds: float) -> list[str]:

@@ -45,6 +45,21 @@ async def test_a_disk_with_ever_more_room(tmp_path: Path) -> None:
         assert world.run.jobs()[0].stage is Stage.COMMITTED
 
 
+async def test_a_full_disk_leaves_earlier_runs_to_the_next_process(tmp_path: Path) -> None:
+    """What this run did is handed over all the same, as far as the disk lets it."""
+    with SmallDisk(tmp_path / "disk") as disk:
+        world = World.make(disk.path, folder_bucket(tmp_path / "bucket"))
+        async with world.under_way("a") as delivery:
+            world.attempt("a", {"x": b"1"})
+            await delivery.ended(world.finished("a"))
+        waiting = world.spool.pending(world.log)
+        disk.leave_pages(0)
+        assert await world.recovered(waiting) == 0
+        disk.give_back()
+        assert await world.recovered() == 1
+    assert set(await world.committed()) == {"a"}
+
+
 async def test_a_full_disk_damages_no_earlier_run(tmp_path: Path) -> None:
     """It is told, and the run is found again where it is, once there is room."""
     with SmallDisk(tmp_path / "disk") as disk:
