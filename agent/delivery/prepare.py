@@ -191,6 +191,8 @@ class Preparer:
         name, sent, record = job.name, self._run.sent, job.finished.job
         if await fenced(lambda: next(sent.sealed(name), None)) is not None:
             return
+        if unsent := await fenced(sent.unsent, name):
+            record = cut_short(record, unsent)
         text = f"{record.status}: {record.message or 'it left no file'}\n".encode()
         mark = Signature(0, len(text), 0, 0)
         file = OutboxFile(name, self._run.root, "", REASON_LOG, Role.LOG, mark)

@@ -189,6 +189,21 @@ async def test_without_a_disk_a_job_is_committed_as_far_as_it_was_sent(
     assert job.message == "1 file of it could not be sent in time"
 
 
+async def test_without_a_disk_a_job_of_which_nothing_was_sent_says_so(
+    behind: World, s3_proxy: FaultProxy
+) -> None:
+    """The log that is in its place as well: it did not succeed."""
+    async with behind.under_way("a") as delivery:
+        s3_proxy.inject(BlackHole(), method="PUT", path="/files/stuck")
+        s3_proxy.inject(BlackHole(), method="PUT", path="/logs/attempt-1.log")
+        behind.attempt("a", {"stuck": b"1"})
+        await delivery.ended(behind.finished("a"))
+        assert await delivery.flush(SOON, hurried=True, keeps_disk=False) == []
+    assert (await behind.committed())["a"].status is JobStatus.INTERRUPTED
+    said = b"interrupted: 2 files of it could not be sent in time\n"
+    assert await behind.content("a", "logs/job.log") == said
+
+
 async def test_a_job_that_waits_for_the_log_alone_is_committed_with_the_run_s_end(
     behind: World, s3_proxy: FaultProxy
 ) -> None:
