@@ -137,14 +137,25 @@ def carry_over(own: bytes, files: Mapping[str, Sealed]) -> Said:
             raise ValueError("it is not an object")  # noqa: TRY004, TRY301 -- one kind of damage
     except (ValueError, RecursionError) as error:
         return Said(notes=(f"{DESCRIPTOR} of the job is not used: {reason_of(error)}",))
-    notes: list[str] = []
+    notes = _Notes()
     package = _wanted(data, _OF_ALL, _OURS, "", notes)
     resources = dict(_of_files(data.get("resources"), files, notes))
-    return Said(package, resources, tuple(notes[:_MOST_NOTES]))
+    return Said(package, resources, tuple(notes.first))
+
+
+class _Notes:
+    """What was dropped, and why: the first of what a hostile job can make a million of."""
+
+    def __init__(self) -> None:
+        self.first: list[str] = []
+
+    def add(self, what: str) -> None:
+        if len(self.first) < _MOST_NOTES:
+            self.first.append(f"{DESCRIPTOR} of the job: {what}")
 
 
 def _of_files(
-    listed: object, files: Mapping[str, Sealed], notes: list[str]
+    listed: object, files: Mapping[str, Sealed], notes: _Notes
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what is said of each file, and note what is said of none, twice, or wrongly."""
     names = {resource_name(path) for path in files}
@@ -153,14 +164,15 @@ def _of_files(
         path = resource.get("path") if isinstance(resource, dict) else None
         stored = f"{FILES}{bucket_path(path)}" if isinstance(path, str) else ""
         if stored not in files or stored in seen:
-            notes.append(f"{DESCRIPTOR} of the job: {_short(path)} is no single file of it")
+            notes.add(f"{_short(path)} is no single file of it")
             continue
         seen.add(stored)
         carried = _wanted(resource, _OF_A_FILE, _FACTS, f"{_short(path)}: ", notes)
-        notes += _contradictions(resource, files[stored])
+        for contradiction in _contradictions(resource, files[stored]):
+            notes.add(contradiction)
         name = carried.get("name")
         if name in names and name != resource_name(stored):
-            notes.append(f"{DESCRIPTOR} of the job: the name {_short(name)} is another's")
+            notes.add(f"the name {_short(name)} is another's")
             del carried["name"]
         elif name is not None:
             names.add(name)
@@ -172,14 +184,15 @@ def _wanted(
     wanted: Mapping[str, Callable[[object], bool]],
     ours: frozenset[str],
     place: str,
-    notes: list[str],
+    notes: _Notes,
 ) -> dict[str, Any]:
     """Return the properties that are carried over, and note those that are not and are nobody else's."""
     taken = {
         name: data[name] for name, sound in wanted.items() if name in data and sound(data[name])
     }
-    dropped = [name for name in data if name not in taken and name not in ours]
-    notes += [f"{DESCRIPTOR} of the job: {place}{_short(name)} is not used" for name in dropped]
+    for name in data:
+        if name not in taken and name not in ours:
+            notes.add(f"{place}{_short(name)} is not used")
     return taken
 
 
@@ -187,11 +200,11 @@ def _contradictions(resource: Mapping[str, Any], file: Sealed) -> Iterator[str]:
     """Yield where a job is wrong about its own file: what was sent is what holds."""
     said = resource.get("bytes", file.bytes)
     if said != file.bytes:
-        yield f"{DESCRIPTOR} of the job: {file.path} has {file.bytes} bytes, not {_short(said)}"
+        yield f"{file.path} has {file.bytes} bytes, not {_short(said)}"
     digest = str(resource.get("hash", ""))
     kind, _, value = digest.rpartition(":")
     if kind == "sha256" and value.lower() != file.sha256:
-        yield f"{DESCRIPTOR} of the job: {file.path} has another sha256"
+        yield f"{file.path} has another sha256"
 
 
 def _short(value: object) -> str:

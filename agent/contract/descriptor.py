@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from agent.contract.names import path_problem
 from agent.contract.results import LARGEST, OpenEnum, Record
@@ -72,7 +72,8 @@ class Descriptor(Record):
     name: str = Field(max_length=300)
     created: str = Field(max_length=64)
     version: str = Field(max_length=300, description="The release's ref.")
-    resources: tuple[Resource, ...] = Field(min_length=1)
+    # The first fault is enough: the faults of a million forged ones would take a gigabyte.
+    resources: Annotated[tuple[Resource, ...], FailFast()] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _own_files(self) -> Self:

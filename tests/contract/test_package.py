@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from frictionless import Package as DataPackage
 from frictionless import system, validate
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from agent.contract.described import MOST_OWN_BYTES, Said, carry_over
 from agent.contract.descriptor import Role, Sealed, media_type, resource_name
@@ -198,6 +200,16 @@ def test_a_forged_package_is_a_value(change: Change, reason: str) -> None:
     assert reason in read.reason
 
 
+def test_of_many_faults_only_the_first_is_kept() -> None:
+    """Those of a million forged files, in two megabytes, would take one gigabyte at home."""
+    with pytest.raises(ValidationError) as caught:
+        Package.model_validate(
+            json.loads(changed(sealed(), lambda one: one.update(resources=[{}] * 1000)))
+        )
+    of_files = [one for one in caught.value.errors() if one["loc"][0] == "resources"]
+    assert {one["loc"][1:2] for one in of_files} == {(0,), ()}  # and that there are too few
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -304,6 +316,19 @@ def test_what_is_not_of_the_standard_is_not_carried_over() -> None:
     for name, value in (("licenses", "MIT"), ("title", 3), ("mayfly:job", {}), ("custom", 1)):
         assert any(f"'{name}' is not used" in one for one in said(**{name: value}).notes), name
     assert said(id="x", name="x", created="yesterday", version="9").notes == ()
+
+
+def test_notes_take_no_memory_beyond_the_first() -> None:
+    """A hostile description has a reason for one in every other byte."""
+    own = json.dumps({"resources": [0] * 200_000}).encode()
+    tracemalloc.start()
+    try:
+        notes = carry_over(own, {}).notes
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(notes) == 20
+    assert peak < 10 * 1024**2
 
 
 def test_a_file_is_called_as_the_job_calls_it() -> None:
