@@ -74,7 +74,7 @@ def parse_repository(text: str, home: str | None) -> Repository:
     if text.startswith("~/") and home:
         text = f"{home.rstrip('/')}/{text[2:]}"
     if text.startswith("/"):
-        return Repository(text, "file")
+        return _on_disk(text)
     if _CONTROL.search(text):
         raise ValueError("has a space or a control character in it")
     if "://" in text:
@@ -104,10 +104,16 @@ def configured_repository(settings: Release, environ: Mapping[str, str]) -> Repo
         ) from error
 
 
+def _on_disk(path: str) -> Repository:
+    if "\0" in path:
+        raise ValueError("has a NUL in its path")
+    return Repository(path, "file")
+
+
 def _from_url(text: str) -> Repository:
     url = urlsplit(text)
     if url.scheme == "file" and url.netloc in {"", "localhost"} and url.path:
-        return Repository(unquote(url.path), "file")
+        return _on_disk(unquote(url.path))
     if url.scheme not in {"http", "https", "ssh"}:
         raise ValueError("is not an https, http, ssh or file URL")
     if not url.hostname or url.hostname.startswith("-") or not url.path.strip("/"):

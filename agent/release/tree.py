@@ -14,11 +14,11 @@ MAX_BYTES = 512 * 1024**2
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 """The file systems' own limit on one name."""
+MAX_DEPTH = 100
+"""Folders above a file: far below the depth at which Python's own `shutil.copytree` fails."""
 MAX_TARGET_BYTES = 1024
 MAX_LINK_STEPS = 40
 """As many symbolic links as the kernel follows for one path."""
-MAX_LINK_DEPTH = MAX_PATH_BYTES // 2
-"""Folders of the longest path."""
 MAX_LINK_NAMES = 500_000
 """Names that all links lead through: twenty-five for each of as many as there may be files."""
 SHOWN = 20
@@ -135,6 +135,7 @@ def _entry_problem(entry: Entry, twofold: set[str]) -> str | None:
     rules = (
         (sum(names) + len(names) - 1 > MAX_PATH_BYTES, f"is longer than {MAX_PATH_BYTES} bytes"),
         (max(names) > MAX_NAME_BYTES, f"has a name longer than {MAX_NAME_BYTES} bytes"),
+        (len(parts) - 1 > MAX_DEPTH, f"is in more than {MAX_DEPTH} folders"),
         (not {"", ".", ".."}.isdisjoint(parts), "has an empty or a dot segment"),
         (any(part.lower() == ".git" for part in parts), "has a segment that is git's own"),
         (_CONTROL.search(entry.path) is not None, "has control characters in its name"),
@@ -188,7 +189,7 @@ def _followed(path: str, links: Mapping[str, str]) -> tuple[str | None, int]:
         target = links.get(here)
         if target is None:
             place.append(part)
-            if len(place) > MAX_LINK_DEPTH:
+            if len(place) > MAX_DEPTH + 1:
                 return "is a link that leads deeper than any file is", names
             continue
         steps += 1

@@ -52,6 +52,7 @@ def test_addresses_are_taken_apart(text: str, expected: Repository) -> None:
         *("ext::sh -c id", "ext::sh", "fd::17", "git://example.com/s.git", "ftp://example.com/s"),
         *("https://example.com", "https:///s.git", "https://example.com/s?x=1"),
         *("ssh://git:secret@example.com/s", "https://example.com/s\n"),
+        *("/srv/a\0b", "file:///srv/a%00b"),
     ],
 )
 def test_addresses_that_are_refused(text: str) -> None:
