@@ -1,13 +1,12 @@
 """`mayfly logs`."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import click
 
 from agent.base.console import printable
-from agent.base.errors import ExitCode, MayflyError
+from agent.base.errors import ExitCode, StoreError
 from agent.contract.descriptor import Role
 from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
@@ -70,22 +69,30 @@ async def _log(
         now = known.store.batch(batch)
         mine = next((one for one in now.runs if one.id == run), None) if now else None
         parts = known.store.log_parts(batch, run)
-        async for text in _texts(known.objects, parts[done:]):
-            _print(text, wanted, known)
-        done = len(parts)
+        for part in parts[done:]:
+            try:
+                _print(await _whole(known.objects, part), wanted, known)
+            except StoreError as error:
+                _warn(f"{part.key}: {error}")
+                if interval is not None and not isinstance(error, AbsentError):
+                    break  # it comes with the next poll
+            done += 1
         over = now is None or mine is None or now.status(mine) is not RunStatus.RUNNING
-        if interval is None or over:
+        if interval is None or (over and done == len(parts)):
             return
         await asyncio.sleep(interval)
-        await catch_up(known.bucket, known.store, datetime.now(UTC))
-
-
-async def _texts(objects: Objects, parts: tuple[Object, ...]) -> AsyncIterator[bytes]:
-    for part in parts:
         try:
-            yield b"".join([piece async for piece in objects.pieces(part)])
-        except MayflyError as error:
-            click.echo(f"warning: {part.key}: {printable(str(error))}", err=True)
+            await catch_up(known.bucket, known.store, datetime.now(UTC))
+        except StoreError as error:
+            _warn(str(error))
+
+
+async def _whole(objects: Objects, committed: Object) -> bytes:
+    return b"".join([piece async for piece in objects.pieces(committed)])
+
+
+def _warn(problem: str) -> None:
+    click.echo(f"warning: {printable(problem)}", err=True)
 
 
 def _print(text: bytes, wanted: tuple[str, str, bool], known: Known) -> None:
@@ -106,6 +113,5 @@ async def _printed(known: Known, run: str, job: str) -> None:
         )
     for one in package.resources:
         if one.role is Role.LOG:
-            pieces = objects.pieces(file_of(JobKey(run, job), one).object)
-            text = shown_text(b"".join([piece async for piece in pieces]))
+            text = shown_text(await _whole(objects, file_of(JobKey(run, job), one).object))
             click.echo("\n".join(printable(line) for line in text.splitlines()))

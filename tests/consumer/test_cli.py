@@ -24,8 +24,11 @@ from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RELEASE, RunWriter, leave_run
 from tests.consumer.terminal import at_terminal
 from tests.parts.command import MAYFLY, call, completed
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer
 from tests.parts.ports import free_port
 from tests.parts.program import Program
+from tests.parts.seaweed import S3Server
 from tests.parts.waiting import wait_until
 
 EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
@@ -243,11 +246,42 @@ def test_logs_follows_a_run_until_it_ends(folder: Bucket, tmp_path: Path) -> Non
     program = Program(command, log=out, environ=folder.environ)
     program.start(lambda: "one" in out.read_text(), seconds=30)
     writer.append(log=(writer.log_part(b'{"event":"two"}\n'),))
-    wait_until(lambda: "two" in out.read_text(), seconds=30, what="the second part")
+    wait_for(out, "two")
     writer.append(jobs=(writer.job("quotes"),))
     writer.append(closed=writer.closed())
     wait_until(lambda: not program.running, seconds=30, what="the end of the command")
     assert out.read_text().count("one") == 1
+
+
+def wait_for(out: Path, text: str, times: int = 1) -> None:
+    """Wait until a program has said something so many times."""
+    wait_until(lambda: out.read_text().count(text) >= times, seconds=30, what=text)
+
+
+def test_logs_follows_a_run_while_the_bucket_fails(
+    s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """It warns, and what could not be read comes when it can be."""
+    writer = RunWriter(
+        Bucket.on_s3(s3_server, s3_bucket).objects, datetime.now(UTC) - timedelta(minutes=1)
+    )
+    writer.append(began=writer.began())
+    writer.append(log=(writer.log_part(b'{"event":"one"}\n'),))
+    out = tmp_path / "out"
+    command = [*MAYFLY, "logs", writer.run, "--follow", "--interval", "1s"]
+    environ = Bucket.on_s3(s3_server, s3_bucket, endpoint=s3_proxy.url).environ
+    program = Program(command, log=out, environ=environ)
+    program.start(lambda: "one" in out.read_text(), seconds=30)
+    for path, event in (("list-type=2", "two"), ("/log/", "three")):
+        s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path=path)
+        warned = out.read_text().count("warning")
+        writer.append(log=(writer.log_part(f'{{"event":"{event}"}}\n'.encode()),))
+        wait_for(out, "warning", warned + 1)
+        assert event not in out.read_text()
+        s3_proxy.relent()
+        wait_for(out, event)
+    writer.append(closed=writer.closed())
+    wait_until(lambda: not program.running, seconds=30, what="the end of the command")
 
 
 def test_cost_of_a_month(bucket: Bucket) -> None:
