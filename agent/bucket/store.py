@@ -170,17 +170,22 @@ class Bucket:
                 return None
 
     async def download(self, key: str, target: IO[bytes], *, limit: int) -> bool:
-        """Copy an object into a stream; return whether it exists.
+        """Copy an object into a stream; return whether it exists. What the stream raises is raised as it is.
 
         Raises:
             StoreError: It has more than `limit` bytes.
         """
         with _edge("get", key):
             answer = await self._found(key, limit)
-            if answer is not None:
-                async for chunk in answer.stream(min_chunk_size=PIECE_BYTES):
-                    target.write(chunk)
-            return answer is not None
+            if answer is None:
+                return False
+            chunks = aiter(answer.stream(min_chunk_size=PIECE_BYTES))
+        while True:
+            with _edge("get", key):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return True
+            await asyncio.to_thread(target.write, chunk)
 
     async def _found(self, key: str, limit: int | None) -> "obstore.GetResult | None":
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ async def test_a_large_file_arrives_as_it_was(bucket: Bucket) -> None:
     """In parts, the last of which is smaller."""
     await bucket.put_stream("large", pieces())
     assert await bucket.get("large") == b"".join(pieces())
+
+
+async def test_a_full_disk_is_not_the_store_s_fault(bucket: Bucket) -> None:
+    """What the disk says of a download is told as it is."""
+    await bucket.put("some", b"content")
+    with FileIO("/dev/full", "w") as full, pytest.raises(OSError, match="No space left"):
+        await bucket.download("some", full, limit=7)
 
 
 async def test_an_upload_that_is_cancelled_leaves_no_parts(
