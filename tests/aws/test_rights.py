@@ -229,7 +229,8 @@ def rows_of_batch() -> Iterator[Row]:
     row = functools.partial(Row, "batch", "SchedulerRole")
     for resource in ("job/*", "job-definition/{Definition}", "job-queue/{Queue}"):
         yield row("batch:SubmitJob", f"{JOBS}:{resource}", ANY, "SubmitJob")
-    yield row("batch:SubmitJob", f"{JOBS}:job-queue/other")
+    for resource in ("job-definition/other:1", "job-queue/other"):
+        yield row("batch:SubmitJob", f"{JOBS}:{resource}")
     yield row("sqs:SendMessage", SQS + ":{DeadLetters}", ANY, "KeepWhatFailed")
     yield row("sqs:SendMessage", f"{SQS}:other")
     row = functools.partial(Row, "batch", "ShardRole")
@@ -302,16 +303,16 @@ def roles_of_batch(aws: Aws) -> Roles:
     document["Resources"] = {
         name: one for name, one in document["Resources"].items() if one["Type"] in kept
     }
-    text = json.dumps(document["Resources"]).replace(
-        '{"Ref": "Queue"}', f'"{JOBS}:job-queue/night"'
-    )
+    text = json.dumps(document["Resources"])
+    for name, resource in (("Queue", "job-queue/night"), ("Shard", "job-definition/night:1")):
+        text = text.replace(f'{{"Ref": "{name}"}}', f'"{JOBS}:{resource}"')
     document["Resources"] = json.loads(text)
     document["Outputs"] = {
         name: {"Value": {"Ref": name}} for name in ("SchedulerRole", "ShardRole", "DeadLetters")
     }
     name, given = f"fleet-{uuid.uuid4().hex[:6]}", BATCH | {"BucketName": "scraped"}
     outputs = created(aws, name, document, given)
-    names = {"Definition": "Shard-1:1", "Queue": "night"}
+    names = {"Definition": "night:1", "Queue": "night"}
     names["DeadLetters"] = outputs["DeadLetters"].rpartition("/")[2]
     policies: dict[str, Policies] = {
         role: policies_of(aws, outputs[role]) for role in ("SchedulerRole", "ShardRole")
