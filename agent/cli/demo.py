@@ -1,5 +1,6 @@
 """`mayfly demo`."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,9 +47,18 @@ def demo(folder: Path | None, scrapers: Path | None, *, as_json: bool) -> None:
     print_outcome(outcome, as_json=as_json, coloured=colors(sys.stdout, around))
     if not as_json and outcome.manifest:
         bucket = place / "bucket"
-        click.echo(f"\nLook further:\n  mayfly status --store {bucket}")
-        click.echo(f"  mayfly verify {outcome.run_id} --store {bucket}")
+        mayfly = _as_called(around)
+        click.echo(f"\nLook further:\n  {mayfly} status --store {bucket}")
+        click.echo(f"  {mayfly} verify {outcome.run_id} --store {bucket}")
     sys.exit(outcome.exit_code)
+
+
+def _as_called(around: Surroundings) -> str:
+    """Return what calls this program again in the shell that called it: a checkout's is not on the path."""
+    called = Path(sys.argv[0])
+    found = shutil.which("mayfly", path=around.environ.get("PATH", ""))
+    elsewhere = called.name == "mayfly" and (found is None or not called.samefile(found))
+    return str(called) if elsewhere else "mayfly"
 
 
 async def _demo(place: Path, scrapers: Path, around: Surroundings) -> Outcome:

@@ -127,7 +127,12 @@ class Job(Table):
     )
     browser: bool = Field(False, description="Wants a WebDriver URL.")
     timeout: Seconds = Field(1800.0, description="Limit of each attempt.")
-    retries: int = Field(0, ge=0, le=10, description="Attempts after a failed first one.")
+    retries: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Attempts after a failed first one. Exit code 75, and a browser that was lost, get one in any case.",
+    )
     needs: tuple[JobName, ...] = Field((), description="Jobs that must have succeeded before.")
     on: str | None = Field(None, description='Days it runs: "mon..fri", "sat,sun".')
     memory: Size | None = Field(None, description="Memory limit.")

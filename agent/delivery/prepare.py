@@ -221,7 +221,7 @@ class Preparer:
             try:
                 await bucket.delete(keys)
             except StoreError as error:
-                # Nothing names them. Where the keys may not delete, a lifecycle rule does.
+                # Nothing names them, so nobody takes them for results.
                 self._log.info("upload.surplus_stays", job=name, reason=str(error))
         return [*wrong, *await fenced(sent.missing, name)]
 
