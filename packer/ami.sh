@@ -4,6 +4,8 @@
 #
 #   AWS_REGION       where (ap-northeast-3)
 #   MAYFLY_SUBNET    a public subnet to build in, for an account without a default VPC
+#   MAYFLY_PROFILE   an instance profile for the machine that builds, whose role may read the parameters of SSM with which
+#                    a private repository is opened; without one no private release is baked in
 #   MAYFLY_ENCRYPT   true (the default) or false
 #   MAYFLY_KEEP      how many images of each processor stay, with this one (all); what a stack uses stays anyway
 #   MAYFLY_KERNEL    of Amazon Linux 2023 (6.1)
@@ -52,6 +54,7 @@ for architecture in "${architectures[@]}"; do
   packer build -color=false -only=amazon-ebs.mayfly \
     -var "payload=$work/payload.tar" -var "version=$version" -var "commit=$commit" -var "built=$built" \
     -var "region=$region" -var "arch=$architecture" -var "subnet=${MAYFLY_SUBNET:-}" \
+    -var "profile=${MAYFLY_PROFILE:-}" \
     -var "encrypt=${MAYFLY_ENCRYPT:-true}" -var "manifest=$work/$architecture.json" \
     -var "kernel=${MAYFLY_KERNEL:-6.1}" \
     "$work/template" >&2

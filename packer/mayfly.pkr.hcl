@@ -54,6 +54,12 @@ variable "subnet" {
   description = "A public subnet to build in; by default one of the default VPC's."
 }
 
+variable "profile" {
+  type        = string
+  default     = ""
+  description = "An instance profile for the machine that builds: with it, a private release can be baked in."
+}
+
 variable "encrypt" {
   type        = bool
   default     = true
@@ -130,6 +136,8 @@ source "amazon-ebs" "mayfly" {
   instance_type = local.instance[var.arch]
   subnet_id     = var.subnet
 
+  iam_instance_profile    = var.profile
+  skip_profile_validation = true # it would take one more right
   custom_endpoint_ec2     = var.endpoint
   skip_region_validation  = var.endpoint != ""
   skip_metadata_api_check = var.endpoint != ""
@@ -240,7 +248,7 @@ build {
       "sudo cloud-init status --wait >/dev/null || true",
       "test -e /run/systemd/shutdown/scheduled || { echo 'this machine would not end itself' >&2; exit 1; }",
       "sudo tar -xf /tmp/mayfly.tar -C /var/tmp",
-      "sudo bash /var/tmp/mayfly/provision.sh amazon",
+      "sudo MAYFLY_PROFILE='${var.profile}' bash /var/tmp/mayfly/provision.sh amazon",
     ]
   }
 
