@@ -29,7 +29,9 @@ REMOVALS = 2
 LABEL = "mayfly.run"
 """Label of every container that a run starts itself, with the run's id: leftovers are found by it."""
 
-_ALLOWED = re.compile(r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_\w+|(?i:https?_proxy|no_proxy)")
+_ALLOWED = re.compile(
+    r"PATH|HOME|LANG|XDG_RUNTIME_DIR|BUILDX_CONFIG|DOCKER_\w+|(?i:https?_proxy|no_proxy)"
+)
 
 
 Login = Callable[[Iterable[str], Iterable[str]], AbstractAsyncContextManager[Path | None]]

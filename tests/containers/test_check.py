@@ -4,9 +4,12 @@ import json
 import subprocess
 from pathlib import Path
 
+from agent.base.engine import Engine
+from agent.jobs.containers.compose import compose_environ
 from tests.parts.command import mayfly, surroundings
 from tests.parts.compose import with_plugin
 
+UNIT = Path(__file__).parents[2] / "systemd/mayfly.service"
 JOBS = """
 [[job]]
 name = "legacy"
@@ -126,3 +129,15 @@ def test_without_compose_check_says_what_it_has_not_looked_at(tmp_path: Path) ->
     checked = check(tmp_path, compose=False)
     assert checked.returncode == 0
     assert "not checked: deploy/compose.yml: a stack needs docker compose" in checked.stderr
+
+
+def test_builds_keep_their_state_where_the_unit_may_write() -> None:
+    """Compose has buildx build, which writes beside docker's configuration unless it is told another place."""
+    unit = UNIT.read_text().splitlines()
+    lines = [line.removeprefix("Environment=") for line in unit if line.startswith("Environment=")]
+    environ = dict(pair.split("=", 1) for line in lines for pair in line.split())
+    (state,) = [
+        line.removeprefix("StateDirectory=") for line in unit if line.startswith("StateDirectory=")
+    ]
+    place = Path(compose_environ(Engine(environ), {})["BUILDX_CONFIG"])
+    assert place.is_relative_to(Path("/var/lib", state))

@@ -18,7 +18,7 @@ BUILD = ("build", "--quiet", "--with-dependencies")
 """What has the images of one service, and of those that it depends on, here."""
 
 _CLIENTS = re.compile(
-    r"PATH|HOME|LANG|XDG_RUNTIME_DIR|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
+    r"PATH|HOME|LANG|XDG_RUNTIME_DIR|BUILDX_CONFIG|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION)"
 )
 """What compose itself needs of the engine's environment. A stack can read all that compose has: no proxy's password."""
 
