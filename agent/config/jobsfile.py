@@ -131,7 +131,7 @@ class Job(Table):
         0,
         ge=0,
         le=10,
-        description="Attempts after a failed first one. Exit code 75, and a browser that was lost, get one in any case.",
+        description="Attempts after a failed first one. Exit code 75 and a lost browser get one in any case.",
     )
     needs: tuple[JobName, ...] = Field((), description="Jobs that must have succeeded before.")
     on: str | None = Field(None, description='Days it runs: "mon..fri", "sat,sun".')

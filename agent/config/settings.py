@@ -291,7 +291,7 @@ class Limits(Section):
 
 
 class Schedule(Section):
-    """When runs are due. The stack's form sets expression and time zone; home finds late and missed runs by it: docs/batches.md."""
+    """When runs are due. The stack's form sets it, but for name and grace; home finds late and missed runs by it."""
 
     name: str = Field(
         "main",
@@ -342,7 +342,8 @@ class Notify(Section):
     healthchecks: WebAddress | None = Field(None, description="Healthchecks ping URL.")
     apprise: tuple[str, ...] = Field(
         (),
-        description="Apprise URLs, told of runs that did not succeed, and of rollbacks. Needs the extra `apprise`, which the image has not: there use `healthchecks`, or alerts at home.",
+        description="Apprise URLs, told of runs that did not succeed, and of rollbacks. Needs the extra `apprise`, which the "
+        "image has not: there use `healthchecks`, or alerts at home.",
     )
 
 
