@@ -342,8 +342,8 @@ class Notify(Section):
     healthchecks: WebAddress | None = Field(None, description="Healthchecks ping URL.")
     apprise: tuple[str, ...] = Field(
         (),
-        description="Apprise URLs, told of runs that did not succeed, and of rollbacks. Needs the extra `apprise`, which the "
-        "image has not: there use `healthchecks`, or alerts at home.",
+        description="Apprise URLs, told of runs that did not succeed, and of rollbacks. Needs the "
+        "extra `apprise`, which the image has not: there use `healthchecks`, or alerts at home.",
     )
 
 
