@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -176,18 +176,22 @@ def _size_problem(path: str, status: os.stat_result) -> str | None:
 
 
 @contextmanager
-def opened(root: Path, inside: str) -> Iterator[int]:
+def opened(root: Path, inside: str, *, make: bool = False) -> Iterator[int]:
     """Open the folder `inside` (with its slash; empty for `root` itself), following no link to it.
 
-    The path is opened from `root` each time: however deep a job nests its folders, one descriptor is open.
+    The path is opened from `root` each time: however deep a job nests its folders, one descriptor is open. With `make`,
+    the folders on the way that are missing are made.
 
     Raises:
-        OSError: It is gone, is no folder, or cannot be read.
+        OSError: It is gone, is no folder, or cannot be read or made.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     current = os.open(root, flags)
     try:
         for folder in inside.split("/")[:-1]:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(folder, dir_fd=current)
             deeper = os.open(folder, flags, dir_fd=current)
             os.close(current)
             current = deeper

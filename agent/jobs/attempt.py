@@ -222,9 +222,9 @@ def _launch(
 
 
 def _writable(paths: AttemptPaths, space: Workspace, working: WorkingDirectory) -> Iterator[Path]:
-    yield from (space.output, space.state, space.home, space.result_file.parent)
-    if working.output is not None:
-        yield working.path
+    # The agent moves results from a copy to the output, into which nobody else writes then.
+    yield space.output if working.output is None else working.path
+    yield from (space.state, space.home, space.result_file.parent)
     if paths.downloads is not None:
         yield paths.downloads
 

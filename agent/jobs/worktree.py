@@ -112,8 +112,12 @@ class _Copy:
         count, nearest = 0, ("", ".")
         for path in self._written():
             inside = _within(path, working.output)
-            target = results / inside if results and inside and is_result(inside) else None
-            if target is not None and _moved(self.root, path, target):
+            if (
+                results
+                and inside
+                and is_result(inside)
+                and _moved(self.root, path, results, inside)
+            ):
                 continue
             place = _place(path, working.mounted)
             if place is not None and is_result(path):
@@ -171,33 +175,40 @@ def _place(path: str, mounted: Mapping[str, str]) -> str | None:
     return max(places, key=lambda each: len(each[0]))[1] if places else None
 
 
-def _moved(root: Path, path: str, target: Path) -> bool:
-    """Move a result out of a copy without following links; tell whether it worked."""
+def _moved(root: Path, path: str, results: Path, inside: str) -> bool:
+    """Move a result out of a copy to `inside` in the results; tell whether it worked.
+
+    No link is followed on either side: what runs as another user may have left some in both.
+    """
     folder, slash, name = path.rpartition("/")
+    above, deeper, new = inside.rpartition("/")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with opened(root, folder + slash) as source:
+        with (
+            opened(root, folder + slash) as source,
+            opened(results, above + deeper, make=True) as target,
+        ):
             try:
-                os.rename(name, target, src_dir_fd=source)
+                os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
             except PermissionError:  # in a folder that a container's root has made
-                with open_file(root, path) as (stream, _), target.open("xb") as copy:
-                    _copy_whole(stream, copy, target)
+                with open_file(root, path) as (stream, _):
+                    _copy_whole(stream, new, target)
     except OSError:
         return False
     return True
 
 
-def _copy_whole(source: IO[bytes], copy: IO[bytes], path: Path) -> None:
-    """Copy a file; a part of it would be taken for the result.
+def _copy_whole(source: IO[bytes], name: str, folder: int) -> None:
+    """Copy a file into a folder; a part of it would be taken for the result.
 
     Raises:
         OSError: It could not be copied, and there is no copy.
     """
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
     try:
-        shutil.copyfileobj(source, copy, 1024**2)
-        copy.flush()
+        with os.fdopen(descriptor, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1024**2)
     except OSError:
-        path.unlink()
+        os.unlink(name, dir_fd=folder)
         raise
 
 

@@ -175,6 +175,25 @@ async def test_no_link_leads_a_result_out_of_its_copy(lend: Lend, tmp_path: Path
     assert (tmp_path / "secret" / "key").exists()
 
 
+async def test_no_link_leads_a_result_out_of_the_job_s_output(lend: Lend, tmp_path: Path) -> None:
+    """A job that may write there as well links a folder to a neighbour's: its result is told as a stray."""
+    (victim := tmp_path / "victim").mkdir()
+    (victim / "a.csv").write_text("theirs")
+    (results := tmp_path / "results").mkdir()
+    (results / "sub").symlink_to(victim)
+    (results / "deep").mkdir()
+    (results / "deep" / "sub").symlink_to(tmp_path)
+    async with lend(results=results) as working:
+        working.output = "."
+        for path in ("sub/a.csv", "sub/new/b.csv", "deep/sub/victim/a.csv", "deep/new/c.csv"):
+            (working.path / path).parent.mkdir(parents=True, exist_ok=True)
+            (working.path / path).write_text("mine")
+    assert (victim / "a.csv").read_text() == "theirs"
+    assert [entry.name for entry in victim.iterdir()] == ["a.csv"]
+    assert (results / "deep" / "new" / "c.csv").read_text() == "mine"
+    assert working.strays.count == 3
+
+
 def test_a_result_that_cannot_be_copied_whole_is_not_delivered_in_part(tmp_path: Path) -> None:
     """A container's root owns its folder, so that it is copied, and the disk takes only the beginning of it."""
     (tmp_path / "tree" / "data").mkdir(parents=True)
