@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+DEEPEST = 100
+"""Folders in folders that are given away: each has two descriptors meanwhile."""
+
 
 def below(folder: Path) -> Iterator["os.DirEntry[str]"]:
     """Yield all entries below a folder, each folder before what is in it.
@@ -19,3 +22,29 @@ def below(folder: Path) -> Iterator["os.DirEntry[str]"]:
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
+
+
+def give(folder: Path, user: int) -> None:
+    """Make a user, and the group of that number, the owner of a folder and of all below it down to `DEEPEST`.
+
+    Others may change it meanwhile: no link is followed, and what is gone is passed over.
+
+    Raises:
+        OSError: It is no folder, or the system refuses.
+    """
+    _give(os.fspath(folder), None, user, 0)
+
+
+def _give(name: str, above: int | None, user: int, depth: int) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    try:
+        os.fchown(descriptor, user, user)
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    if depth < DEEPEST and entry.is_dir(follow_symlinks=False):
+                        _give(entry.name, descriptor, user, depth + 1)
+                    else:
+                        os.chown(entry.name, user, user, dir_fd=descriptor, follow_symlinks=False)
+    finally:
+        os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.base import durable, processes
 from agent.base.errors import BrowserError
 from agent.base.logs import Log
-from agent.browser.interface import WATCH, Backend, Place, open_to_browser
+from agent.browser.interface import WATCH, Backend, Place
 
 LISTEN_SECONDS = 20.0
 """Limit from launch to listening; measured: 0.05 s."""
@@ -59,7 +59,7 @@ class LocalBrowser(Backend):
         Raises:
             BrowserError: It cannot be started, or does not listen.
         """
-        open_to_browser(self._place.downloads)
+        self._place.make_downloads()
         self._place.folder.mkdir(parents=True, exist_ok=True)
         for number in range(1, _PORTS_TRIED + 1):
             port = self._port or _free_port()

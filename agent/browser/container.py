@@ -18,7 +18,7 @@ from agent.base.engine import (
 )
 from agent.base.errors import BrowserError, MayflyError
 from agent.base.logs import Log
-from agent.browser.interface import HOST, Backend, Place, open_to_browser
+from agent.browser.interface import HOST, Backend, Place
 from agent.browser.session import BrowserDied
 from agent.config.settings import Browser
 
@@ -89,7 +89,7 @@ class ContainerBrowser(Backend):
             BrowserDied: It ended at once.
             BrowserError: The engine refused, for example because the port is no longer free.
         """
-        open_to_browser(self._place.downloads)
+        self._place.make_downloads()
         # Shielded: after a cancellation the engine would go on, and `stop` would not find the container yet.
         self._launch = asyncio.create_task(self._run())
         await asyncio.shield(self._launch)

@@ -1,5 +1,6 @@
 """What each kind of browser can do. The supervisor decides when to do it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,12 +21,22 @@ class Place:
     Attributes:
         run_id: The run, by which leftovers are found.
         folder: For the browser's own files; they may be deleted when the browser has stopped.
-        downloads: Shared by browser and jobs; see `open_to_browser`. No other user may reach it.
+        downloads: Has a folder for each job that shares it with the browser; see `open_to_browser`. No other user may
+            reach it.
     """
 
     run_id: str
     folder: Path
     downloads: Path
+
+    def make_downloads(self) -> None:
+        """Create `downloads`; the browser may reach what is in it, and neither rename nor replace it.
+
+        Raises:
+            OSError: It could not be made.
+        """
+        self.downloads.mkdir(parents=True, exist_ok=True)
+        self.downloads.chmod(0o755)
 
 
 class Backend:
@@ -80,6 +91,13 @@ def open_to_browser(folder: Path) -> None:
 
     In a container the browser is another user (1200:1201 in the Selenium images), so the mode lets everyone in; the
     run's own folder above it keeps other users out.
+
+    Raises:
+        OSError: It could not be made, or something else has its name, be it a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o777)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, 0o777)
+    finally:
+        os.close(descriptor)

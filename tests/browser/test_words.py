@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.engine import image_digest
-from agent.browser.chromedriver import LONGEST_SCRATCH, browser_flags, make_scratch
-from agent.browser.container import Docker, run_arguments
-from agent.browser.interface import Place, open_to_browser
+from agent.base.errors import BrowserError
+from agent.browser.chromedriver import LONGEST_SCRATCH, LocalBrowser, browser_flags, make_scratch
+from agent.browser.container import ContainerBrowser, Docker, run_arguments
+from agent.browser.interface import Backend, Place, open_to_browser
 from agent.config.settings import Browser
+from tests.browser.conftest import Events
 
 RUN = "20261122T064205Z-3f9a1c"
 SETTINGS = Browser(sessions=3, shared_memory=2 * 1024**3, timeout=120)
@@ -134,3 +136,30 @@ def test_a_downloads_folder_lets_another_user_write(place: Place) -> None:
     open_to_browser(place.downloads / "quotes")
     open_to_browser(place.downloads / "quotes")
     assert (place.downloads / "quotes").stat().st_mode & 0o777 == 0o777
+
+
+def test_a_link_is_not_opened_to_the_browser(place: Place) -> None:
+    """What it leads to keeps its mode; the attempt fails."""
+    (secret := place.folder.parent / "secret").mkdir(mode=0o700)
+    place.make_downloads()
+    (place.downloads / "quotes").symlink_to(secret)
+    with pytest.raises(NotADirectoryError):
+        open_to_browser(place.downloads / "quotes")
+    assert secret.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", [ContainerBrowser, LocalBrowser])
+async def test_the_browser_cannot_replace_a_job_s_downloads(
+    place: Place, events: Events, kind: type[Backend]
+) -> None:
+    """It may write in the folders of jobs alone: a link in the place of one would be given to the next attempt."""
+    environ = {"PATH": "/nonexistent"}
+    browser = (
+        ContainerBrowser("image:1", place, SETTINGS, environ, events.log)
+        if kind is ContainerBrowser
+        else LocalBrowser("/nonexistent/chromedriver", place, environ, events.log)
+    )
+    with pytest.raises(BrowserError):
+        await browser.start()
+    open_to_browser(place.downloads / "quotes")
+    assert place.downloads.stat().st_mode & 0o777 == 0o755

@@ -19,7 +19,7 @@ from pathlib import Path
 from agent.base import processes
 from agent.base.durable import remove_tree
 from agent.base.errors import ProcessTimeout
-from agent.base.folders import below
+from agent.base.folders import give
 from agent.base.logs import Log
 from agent.jobs.interface import Launch, Running
 from agent.jobs.isolation import confinement
@@ -268,8 +268,15 @@ async def _clear_away(folder: Path) -> None:
 
 
 def _give(launch: Launch, user: int) -> None:
-    """Make a user, and the group of that number, the owner of a job's folders."""
+    """Make a user, and the group of that number, the owner of a job's folders.
+
+    Raises:
+        OSError: It could not be done, for which no release is to blame.
+    """
     for top in filter(None, (*launch.writable, launch.scratch)):
-        os.lchown(top, user, user)
-        for entry in below(top):
-            os.lchown(entry.path, user, user)
+        try:
+            give(top, user)
+        except OSError as error:  # its number would tell of a program that is none
+            raise OSError(
+                f"{top} could not be given to the job's user: {error.strerror}"
+            ) from error
