@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.base.errors import UsageError
 
 DEEPEST = 50
-"""Folders in folders that are removed where they are: each has a descriptor meanwhile."""
+"""Folders in folders that are removed where they are: each has two descriptors meanwhile."""
 
 
 def sync_directory(directory: Path) -> None:
@@ -96,25 +96,25 @@ def _empty(folder: int, top: int, depth: int) -> bool:
     """
     _let_in(folder)
     moved = False
-    with os.scandir(folder) as found:
-        entries = list(found)
-    for entry in entries:
-        if not entry.is_dir(follow_symlinks=False):
-            os.unlink(entry.name, dir_fd=folder)
-            continue
-        inner = _open_folder(entry.name, folder)
-        try:
+    # Removed while it is read: a job may leave more names than there is memory.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=folder)
+                continue
+            inner = _open_folder(entry.name, folder)
+            try:
+                if depth < DEEPEST:
+                    moved |= _empty(inner, top, depth + 1)
+                else:
+                    _let_in(inner)  # its `..` is written, too
+            finally:
+                os.close(inner)
             if depth < DEEPEST:
-                moved |= _empty(inner, top, depth + 1)
+                os.rmdir(entry.name, dir_fd=folder)
             else:
-                _let_in(inner)  # its `..` is written, too
-        finally:
-            os.close(inner)
-        if depth < DEEPEST:
-            os.rmdir(entry.name, dir_fd=folder)
-        else:
-            os.rename(entry.name, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=top)
-            moved = True
+                os.rename(entry.name, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=top)
+                moved = True
     return moved
 
 

@@ -14,14 +14,17 @@ def below(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
     No link is followed; a folder that cannot be read, or whose path is too long, has no entries.
     """
-    waiting = [os.fspath(folder)]
+    # A name each, not a path: thousands of folders may be in one whose own path is as long as a path can be.
+    waiting = [(os.fspath(folder), "")]
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+        above, name = waiting.pop()
+        here = os.path.join(above, name) if name else above  # noqa: PTH118 -- a Path for each takes as long again
+        with suppress(OSError), os.scandir(here) as entries:
             for entry in entries:
                 yield entry
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                        waiting.append((here, entry.name))
 
 
 def give(folder: Path, user: int) -> None:

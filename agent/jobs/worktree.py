@@ -31,6 +31,12 @@ FICLONE = 0x40049409
 """Of linux/fs.h: two files share their blocks until one of them is written."""
 
 
+MOST_NEW = 1000
+"""New entries that are removed from a copy one by one; one that has more is thrown away whole."""
+
+MOST_LATE = 50_000
+"""Entries of a copy among which results are still sought when the run was told to stop: some seconds."""
+
 _MADE_BY_TOOLS = frozenset({"__pycache__", "node_modules"})
 """Folders that nobody misses: tools make them again."""
 
@@ -72,7 +78,8 @@ class WorkingTrees:
     ) -> AsyncIterator[WorkingDirectory]:
         """Lend a copy of a release's files for one attempt; results are moved to `results`, if the job has them there.
 
-        Such a copy may be written by every user. Whether the run was told to stop is asked between two files.
+        Such a copy may be written by every user. Whether the run was told to stop is asked between two files; from then
+        on only results are taken from it, and it goes with the run.
 
         Raises:
             StoppedError: The run was told to stop before the copy was made.
@@ -84,10 +91,10 @@ class WorkingTrees:
         try:
             yield working
         finally:
-            as_it_was = await asyncio.to_thread(copy.take_back, working, results)
+            as_it_was = await asyncio.to_thread(copy.take_back, working, results, stopped)
             if as_it_was:
                 idle.append(copy)
-            else:
+            elif not stopped():
                 await asyncio.to_thread(_remove, copy.root)
 
     async def _make(self, tree: Path, stopped: Callable[[], bool], *, is_open: bool) -> "_Copy":
@@ -107,46 +114,55 @@ class _Copy:
         self.root = root
         self._before = dict(_entries(root))
 
-    def take_back(self, working: WorkingDirectory, results: Path | None) -> bool:
-        """Move results out, count strays, remove new entries; return whether the copy is as at first."""
-        count, nearest = 0, ("", ".")
-        for path in self._written():
-            inside = _within(path, working.output)
-            if (
-                results
-                and inside
-                and is_result(inside)
-                and _moved(self.root, path, results, inside)
-            ):
-                continue
-            place = _place(path, working.mounted)
-            if place is not None and is_result(path):
-                count += 1
-                nearest = min(nearest, (path, place), key=_distance)
+    def take_back(
+        self, working: WorkingDirectory, results: Path | None, stopped: Callable[[], bool]
+    ) -> bool:
+        """Move results out, count strays, remove new entries; return whether the copy is as at first.
+
+        A job may leave more entries than there is memory: none is kept but `MOST_NEW`.
+        """
+        count, nearest, late = 0, ("", "."), 0
+        new: list[tuple[str, bool]] = []
+        for path, status in _entries(self.root):
+            late += stopped()
+            if late > MOST_LATE:
+                break
+            if self._is_written(path, status):
+                inside = _within(path, working.output)
+                if (
+                    results
+                    and inside
+                    and is_result(inside)
+                    and _moved(self.root, path, results, inside)
+                ):
+                    continue
+                place = _place(path, working.mounted)
+                if place is not None and is_result(path):
+                    count += 1
+                    nearest = min(nearest, (path, place), key=_distance)
+            if path not in self._before and len(new) <= MOST_NEW:
+                new.append((path, stat.S_ISDIR(status.st_mode)))
         first, output = nearest
         working.strays = Strays(count, written(first), output, working.volumes)
-        return self._restored()
+        return not late and len(new) <= MOST_NEW and self._restored(new)
 
-    def _written(self) -> Iterator[str]:
-        """Yield the files that are new or whose content has changed, but for those that tools make again."""
-        for path, status in list(_entries(self.root)):
-            if stat.S_ISDIR(status.st_mode) or not _MADE_BY_TOOLS.isdisjoint(path.split("/")):
-                continue
-            before = self._before.get(path)
-            if before is None or _content(before) != _content(status):
-                yield path
+    def _is_written(self, path: str, status: os.stat_result) -> bool:
+        """Tell whether a file is new or has other content, and is none that tools make again."""
+        if stat.S_ISDIR(status.st_mode) or not _MADE_BY_TOOLS.isdisjoint(path.split("/")):
+            return False
+        before = self._before.get(path)
+        return before is None or _content(before) != _content(status)
 
-    def _restored(self) -> bool:
-        """Remove what is new; return whether everything else is as it was."""
-        now = dict(_entries(self.root))
-        for path, status in self._before.items():
-            if path not in now or _state(status) != _state(now[path]):
-                return False
+    def _restored(self, new: list[tuple[str, bool]]) -> bool:
+        """Remove what is new, and whether it is a folder; return whether everything else is as it was."""
         try:
+            for path, status in self._before.items():
+                if _state(status) != _state((self.root / path).lstat()):
+                    return False
             # What is in a folder goes before the folder.
-            for path in reversed([path for path in now if path not in self._before]):
+            for path, is_folder in reversed(new):
                 target = self.root / path
-                target.rmdir() if stat.S_ISDIR(now[path].st_mode) else target.unlink()
+                target.rmdir() if is_folder else target.unlink()
         except OSError:
             return False
         return True

@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 from agent.base.folders import below
 from agent.base.stop import StoppedError
 from agent.jobs.verdict import Strays
-from agent.jobs.worktree import WorkingDirectory, WorkingTrees, open_up
+from agent.jobs.worktree import MOST_LATE, WorkingDirectory, WorkingTrees, open_up
 from tests.parts.command import completed
 from tests.parts.deep_folders import nested
 from tests.parts.missing import program
@@ -134,6 +135,60 @@ async def test_copying_is_given_up_when_the_run_is_told_to_stop(lend: Lend, tmp_
         async with lend(stopped=lambda: next(answers, True)):
             pass
     assert list((tmp_path / "trees").iterdir()) == []
+
+
+MANY = 100_000
+
+
+def fill(folder: Path) -> None:
+    """Leave many empty files."""
+    folder.mkdir()
+    here = os.open(folder, os.O_RDONLY)
+    for number in range(MANY):
+        os.mknod(f"{number}.csv", dir_fd=here)
+    os.close(here)
+
+
+@pytest.mark.long
+async def test_a_job_that_leaves_files_without_end_costs_no_memory(lend: Lend) -> None:
+    """They are counted and removed, and the copy with them."""
+    async with lend() as working:
+        fill(working.path / "many")
+        tracemalloc.start()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    assert working.strays.count == MANY
+    assert not working.path.exists()
+
+
+@pytest.mark.long
+async def test_a_run_that_is_told_to_stop_does_not_look_through_files_without_end(
+    lend: Lend, tmp_path: Path
+) -> None:
+    """Some results are moved, and the rest of the copy goes with the run."""
+    (results := tmp_path / "results").mkdir()
+    told: list[bool] = []
+    async with lend(results=results, stopped=lambda: bool(told)) as working:
+        working.output = "many"
+        fill(working.path / "many")
+        told.append(True)
+    moved = len(os.listdir(results))  # noqa: PTH208 -- their names are enough
+    assert 0 < moved <= MOST_LATE
+    assert len(os.listdir(working.path / "many")) == MANY - moved  # noqa: PTH208
+
+
+async def test_results_of_a_run_that_is_told_to_stop_are_moved(lend: Lend, tmp_path: Path) -> None:
+    """They are handed over as partial; nothing is cleared away while the machine is waited for."""
+    (results := tmp_path / "results").mkdir()
+    told: list[bool] = []
+    async with lend(results=results, stopped=lambda: bool(told)) as working:
+        working.output = "."
+        (working.path / "out.csv").write_text("1")
+        (working.path / ".cache").touch()
+        told.append(True)
+    assert (results / "out.csv").read_text() == "1"
+    assert (working.path / ".cache").exists()
 
 
 async def test_results_beside_the_code_are_moved_and_the_rest_is_told(
