@@ -147,8 +147,7 @@ async def _working(
         context.tree, stopped=partial(context.stop.overdue, 0.0), results=results
     ) as working:
         if job.output is not None and not job.in_container:
-            working.output = job.output
-            (working.path / job.output).mkdir(parents=True, exist_ok=True)
+            working.collect(job.output)
         yield working
 
 

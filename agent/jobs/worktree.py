@@ -59,6 +59,16 @@ class WorkingDirectory:
     volumes: tuple[str, ...] = ()
     strays: Strays = NO_STRAYS
 
+    def collect(self, output: str) -> None:
+        """Have the results in a folder, which is made unless a file, or a link of the release, is in its place.
+
+        Raises:
+            OSError: It could not be made.
+        """
+        self.output = output
+        with suppress(NotADirectoryError), opened(self.path, f"{output}/", make=True):
+            pass
+
 
 class WorkingTrees:
     """The copies of one run."""

@@ -217,6 +217,22 @@ async def test_results_beside_the_code_are_moved_and_the_rest_is_told(
     assert content(tree)["a.py"] == (0o444, "original")
 
 
+async def test_no_link_of_a_release_leads_the_making_of_its_output(
+    tree: Path, lend: Lend, tmp_path: Path
+) -> None:
+    """The folder is made by root, and the release may be anybody's; one that is there, or a file, stays as it is."""
+    (victim := tmp_path / "victim").mkdir()
+    tree.chmod(0o755)
+    (tree / "out").symlink_to(victim)
+    (results := tmp_path / "results").mkdir()
+    async with lend(results=results) as working:
+        for output in ("out/new", "out", "a.py", ".", "data/deep", "data"):
+            working.collect(output)
+            assert working.output == output
+        assert (working.path / "data" / "deep").is_dir()
+    assert list(victim.iterdir()) == []
+
+
 async def test_no_link_leads_a_result_out_of_its_copy(lend: Lend, tmp_path: Path) -> None:
     """A folder that became a link is not passed through; the link itself is moved, and refused like any other."""
     (tmp_path / "secret").mkdir()
