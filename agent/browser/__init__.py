@@ -64,14 +64,14 @@ def early(
     place: Place,
     *,
     settings: Browser,
+    chromedriver: str | None,
     environ: Mapping[str, str],
     log: Log,
     login: Login = no_login,
 ) -> Prewarm:
-    """Return the browser of a run, not started; arguments as for `supervise`."""
-    driver = find_chromedriver(environ)
+    """Return the browser of a run, not started; arguments as for `choose` and `supervise`."""
     return Prewarm(
-        lambda image: choose(settings, image, driver),
+        lambda image: choose(settings, image, chromedriver),
         lambda choice: supervise(
             choice, place, settings=settings, environ=environ, log=log, login=login
         ),

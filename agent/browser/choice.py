@@ -39,7 +39,8 @@ def choose(settings: Browser, release_image: str | None, chromedriver: str | Non
     A URL in the configuration comes first: whoever sets it has a browser. Then a pinned image, the release's before the
     machine's, because scrapers are tested with it. Then an installed chromedriver, and last the default image.
 
-    The image that the release pins, and this machine's chromedriver, are None where there are none, or not known yet.
+    The image that the release pins is None where there is none, or not known yet; this machine's chromedriver where
+    there is none, or jobs may not reach it.
     """
     if settings.url is not None:
         return Remote(settings.url)

@@ -41,7 +41,8 @@ class Docker(Engine):
 
     failure: ClassVar[type[MayflyError]] = BrowserError
     instead: ClassVar[str] = (
-        ", or install chromium and chromedriver, or set browser.url to a running WebDriver endpoint"
+        ", or set browser.url to a running WebDriver endpoint, or, where jobs do not run in units, install chromium and"
+        " chromedriver"
     )
 
 

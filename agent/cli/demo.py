@@ -2,11 +2,13 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from agent.base import threads
+from agent.browser import find_chromedriver
 from agent.cli.report import print_outcome
 from agent.cli.run import perform
 from agent.cli.surroundings import colors, kept_in, surroundings
@@ -69,6 +71,12 @@ async def _demo(place: Path, scrapers: Path, around: Surroundings) -> Outcome:
         return await perform(loaded, places, around)
 
 
+def _isolation(around: Surroundings) -> Iterator[Override]:
+    """Yield what lets the demo have a local browser: jobs in units get none, and its jobs are the person's own."""
+    if find_chromedriver(around.environ) is not None:
+        yield Override("limits.isolation", SOURCE, "process")
+
+
 def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Loaded, Locations]:
     loaded = parse_settings(
         [Document("", SOURCE)],
@@ -76,6 +84,7 @@ def _settings(place: Path, repository: Path, around: Surroundings) -> tuple[Load
             Override("release.repository", SOURCE, str(repository)),
             Override("release.trust", SOURCE, "none"),
             Override("limits.run", SOURCE, "10m"),
+            *_isolation(around),
             *kept_in(place, SOURCE, around),
         ],
     )

@@ -15,7 +15,7 @@ from agent.base.errors import ContainerError, ProcessTimeout, ReleaseError
 from agent.base.logs import Log, RunLogger
 from agent.base.processes import run
 from agent.base.urlsecrets import environment_secrets
-from agent.browser import Container, choose, find_chromedriver
+from agent.browser import Container, choose
 from agent.cli.surroundings import (
     Options,
     configuration_options,
@@ -27,9 +27,10 @@ from agent.config.faults import ConfigurationError, Fault
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.locate import Locations, Surroundings
 from agent.config.overrides import Loaded
-from agent.config.settings import Browser
+from agent.config.settings import Browser, Settings
 from agent.jobs.containers.compose import Compose
 from agent.jobs.containers.stackfile import examine_stacks, summary
+from agent.jobs.isolation.choice import chromedriver_for_jobs
 from agent.release.context import ReleaseContext
 from agent.release.obtain import obtain
 from agent.release.operate import operators_memory
@@ -85,17 +86,18 @@ async def _prepare(
     for warning in obtained.warnings:
         log.warning("release.warning", reason=warning)
     release = obtained.release
-    await _fetch_images(release, loaded.settings.browser, around, keyring, log)
+    await _fetch_images(release, loaded.settings, around, keyring, log)
     bake(release_store, release)
     log.info("release.prepared", ref=release.ref, commit=release.commit)
     return release
 
 
 async def _fetch_images(
-    release: Installed, settings: Browser, around: Surroundings, keyring: Keyring, log: Log
+    release: Installed, settings: Settings, around: Surroundings, keyring: Keyring, log: Log
 ) -> None:
     engine = Engine(around.environ, keyring.docker)
-    for image in dict.fromkeys(images(release.jobs, settings, find_chromedriver(around.environ))):
+    chromedriver = chromedriver_for_jobs(settings.limits, around.environ)
+    for image in dict.fromkeys(images(release.jobs, settings.browser, chromedriver)):
         await engine.have(image, log, "image.pulled")
     if faults := (await examine_stacks(release.jobs.job, release.tree, around.environ)).faults:
         log.warning("stack.not_pulled", reason=summary(faults))
@@ -121,7 +123,7 @@ async def _fetch_stack(file: Path, engine: Engine, log: Log) -> None:
 def images(jobs: JobsFile, settings: Browser, chromedriver: str | None) -> Iterator[str]:
     """Yield the container images that a run of these jobs uses; those of stacks are in their compose files.
 
-    `chromedriver` is the path of this machine's, if there is one.
+    `chromedriver` is the path of this machine's, if there is one that jobs may be given.
     """
     if needs_browser(jobs):
         pinned = jobs.browser.image if jobs.browser else None

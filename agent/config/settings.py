@@ -204,7 +204,7 @@ class Index(Registry):
 
 
 class Browser(Section):
-    """Where WebDriver sessions come from: a remote URL, else a local chromedriver, else a container."""
+    """Where WebDriver sessions come from: a remote URL, else, without units, a local chromedriver, else a container."""
 
     image: str | None = Field(
         None, description="Selenium image. Set: the container is used. A release may pin its own."

@@ -15,6 +15,7 @@ from agent.base.engine import Engine
 from agent.base.errors import MayflyError, ReleaseError
 from agent.base.units import show_size
 from agent.browser import (
+    Choice,
     Chromedriver,
     Container,
     Place,
@@ -28,6 +29,7 @@ from agent.config.jobsfile import Job, JobsFile, needs_browser
 from agent.contract.ids import is_run_id, run_id
 from agent.doctor.examine import Finding, Installation, failed, ok, skipped
 from agent.jobs.containers.compose import require_compose
+from agent.jobs.isolation.choice import chromedriver_for_jobs, wants_units
 from agent.machine.guard import complaint, deadline_of, parse_span
 from agent.release.checks import Checks
 from agent.release.environment import uv_program
@@ -170,16 +172,22 @@ async def container_engine(installation: Installation) -> Finding:
     if contained:
         found = await _engine(installation, contained)
         return ok(f"{found}, for {', '.join(job.name for job in contained[:5])}")
-    settings = installation.settings.browser
     if jobs is not None and not needs_browser(jobs):
         return skipped("no job is a container or wants a browser")
-    match choose(settings, None, find_chromedriver(installation.environ)):
+    match _browser(installation):
         case Remote():
             return skipped("browser.url names a running browser")
         case Chromedriver():
             return skipped("a local chromedriver is used, unless a release pins an image")
         case Container():
             return ok(await _engine(installation, ()))
+
+
+def _browser(installation: Installation) -> Choice:
+    """Return the browser of a run whose release pins none."""
+    settings = installation.settings
+    driver = chromedriver_for_jobs(settings.limits, installation.environ)
+    return choose(settings.browser, None, driver)
 
 
 async def _engine(installation: Installation, jobs: Sequence[Job]) -> str:
@@ -256,6 +264,10 @@ async def chromedriver(installation: Installation) -> Finding:
     program = find_chromedriver(installation.environ)
     if program is None:
         return skipped("none on the PATH: a container is used")
+    if wants_units(installation.settings.limits, installation.environ):
+        return skipped(
+            "a container is used: jobs run in units, and whoever reaches a chromedriver can run any program as its user"
+        )
     version = await _version(installation, program, "--version")
     return version or failed(
         f"{program} does not run", "install chromium and chromedriver of the same version"
@@ -271,14 +283,17 @@ async def session(installation: Installation) -> Finding:
     if jobs is not None and not needs_browser(jobs):
         return skipped("no job wants a browser")
     settings = installation.settings.browser
-    choice = choose(settings, None, find_chromedriver(installation.environ))
     with tempfile.TemporaryDirectory(prefix="mayfly-doctor-") as folder:
         root = Path(folder)
         place = Place(
             run_id(datetime.now(UTC), secrets.token_bytes(3)), root / "browser", root / "downloads"
         )
         supervisor = supervise(
-            choice, place, settings=settings, environ=installation.environ, log=installation.log
+            _browser(installation),
+            place,
+            settings=settings,
+            environ=installation.environ,
+            log=installation.log,
         )
         async with supervisor:
             await supervisor.ready()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from agent.base.engine import PULL_SECONDS, Login, is_missing, no_login
 from agent.base.errors import BrowserError, ReleaseRefused
 from agent.base.logs import Log
-from agent.browser import Container, choose, find_chromedriver
+from agent.browser import Container, choose
 from agent.browser.container import Docker
 from agent.config.jobsfile import JobsFile, needs_browser
 from agent.config.settings import Browser
@@ -14,11 +14,11 @@ REMOVE_SECONDS = 20.0
 """Limit of one removal: the engine deletes the layers of a gigabyte one by one."""
 
 
-def pinned_image(jobs: JobsFile, settings: Browser, environ: Mapping[str, str]) -> str | None:
-    """Return the image that a release pins, if its run will use it; `environ` may have a chromedriver."""
+def pinned_image(jobs: JobsFile, settings: Browser) -> str | None:
+    """Return the image that a release pins, if its run will use it."""
     if jobs.browser is None or not needs_browser(jobs):
         return None
-    choice = choose(settings, jobs.browser.image, find_chromedriver(environ))
+    choice = choose(settings, jobs.browser.image, None)
     return choice.image if isinstance(choice, Container) else None
 
 

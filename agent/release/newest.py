@@ -521,7 +521,7 @@ class Attempt:
         context = self.context
         if context.browser is None:
             return
-        image = pinned_image(release.jobs, context.browser, context.environ)
+        image = pinned_image(release.jobs, context.browser)
         login = context.keyring.docker if context.keyring else no_login
         if image and await have_image(
             image, context.environ, self.log, login, context.pull_seconds

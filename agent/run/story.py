@@ -11,6 +11,7 @@ from agent.browser import Place, Prewarm, early
 from agent.contract.results import RunStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.spool import Spool
+from agent.jobs.isolation.choice import chromedriver_for_jobs
 from agent.jobs.selection import requested
 from agent.machine.host import boot_phases
 from agent.notify.notifier import Notifier
@@ -85,6 +86,7 @@ def browser_of(context: RunContext, keyring: Keyring) -> Prewarm:
     return early(
         Place(run.run, run.browser, run.downloads),
         settings=context.settings.browser,
+        chromedriver=chromedriver_for_jobs(context.settings.limits, context.call.environ),
         environ=context.call.environ,
         log=context.log,
         login=keyring.docker,

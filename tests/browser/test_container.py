@@ -75,7 +75,7 @@ USUAL = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
         (
             {"PATH": "/nonexistent"},
             "docker could not be started",
-            "install chromium and chromedriver",
+            "install chromium and",
         ),
         (
             {**USUAL, "DOCKER_HOST": "unix:///nonexistent/socket"},

@@ -132,6 +132,16 @@ async def test_uv_and_chromedriver_say_their_versions(installation: Ask, tmp_pat
     assert (await ask("chromedriver", installation(PATH=f"{tmp_path}:/bin"))).state is State.FAILED
 
 
+async def test_the_doctor_tells_why_a_chromedriver_is_not_used(
+    installation: Ask, docker_engine: DockerEngine
+) -> None:
+    """Where jobs run in units the browser is a container, for which the engine is asked."""
+    who = installation("limits.isolation=systemd", **docker_engine.environ)
+    told = await ask("chromedriver", who)
+    assert (told.state, "jobs run in units" in told.detail) == (State.SKIPPED, True)
+    assert (await ask("container engine", who)).detail.startswith("docker ")
+
+
 async def test_a_container_engine_is_asked_where_it_is_needed(
     installation: Ask, docker_engine: DockerEngine
 ) -> None:

@@ -291,6 +291,20 @@ async def test_what_systemd_complains_of_need_not_end_with_a_whole_character(
             pass
 
 
+@pytest.mark.parametrize(
+    ("isolation", "kind"), [("systemd", "container"), ("process", "chromedriver")]
+)
+def test_jobs_in_units_get_no_chromedriver_of_the_agents_user(
+    bench: Bench, isolation: str, kind: str
+) -> None:
+    """It would start any program for them, as root and outside of their units; processes lose nothing by it."""
+    bench.with_browser()
+    bench.environ["DOCKER_HOST"] = "unix:///nowhere.sock"
+    bench.release("v1", job("looks", "true", browser=True))
+    run = bench.run(limits__isolation=isolation)
+    assert {event["browser"] for event in run.events("browser.stopped")} == {kind}
+
+
 LARGE = """
 import os, resource, time
 # This limit is set once the program has started: nobody writes a file that is too large in the moment before.

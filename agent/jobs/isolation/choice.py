@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from agent.base.logs import Log
+from agent.browser import find_chromedriver
 from agent.config.locate import Locations
-from agent.config.settings import Settings
+from agent.config.settings import Limits, Settings
 from agent.contract import facts
 from agent.jobs.interface import Isolation
 from agent.jobs.isolation.confinement import METADATA, Confinement
@@ -32,6 +33,20 @@ class Chosen:
     isolation: Isolation
     record: facts.Isolation
     warnings: tuple[str, ...] = ()
+
+
+def wants_units(limits: Limits, environ: Mapping[str, str]) -> bool:
+    """Tell whether jobs shall run in units."""
+    return limits.isolation == "systemd" or (limits.isolation == "auto" and can_use_units(environ))
+
+
+def chromedriver_for_jobs(limits: Limits, environ: Mapping[str, str]) -> str | None:
+    """Return the path of the chromedriver that jobs may be given, if there is one: none where they run in units.
+
+    Whoever reaches a chromedriver names the program that it starts as the browser, with its arguments; the local one
+    runs as the agent's user, outside of every unit.
+    """
+    return None if wants_units(limits, environ) else find_chromedriver(environ)
 
 
 async def choose_isolation(
@@ -65,16 +80,17 @@ async def _try(
     settings: Settings, places: Locations, probe: Probe, environ: Mapping[str, str], log: Log
 ) -> tuple[Isolation, Reach, tuple[str, ...]]:
     """Return an isolation, its reach of the metadata service, and warnings."""
-    wanted = settings.limits.isolation
     trouble = ""
-    if wanted == "systemd" or (wanted == "auto" and can_use_units(environ)):
+    if wants_units(settings.limits, environ):
         units = UnitIsolation(_confinement(settings, places), environ, log)
         try:
             return units, await probe(units), ()
         except OSError as error:
             trouble = f"no job can run in a unit of its own: {error}"
             log.error("isolation.no_units", reason=str(error))
-        if wanted == "systemd":  # who asks for it by name would rather have no job than an open one
+        if (
+            settings.limits.isolation == "systemd"
+        ):  # who asks for it by name would rather have no job than an open one
             return units, Reach.UNKNOWN, (trouble,)
     processes = ProcessIsolation()
     reach = Reach.UNKNOWN
