@@ -25,6 +25,7 @@ from agent.contract.results import JobStatus
 from agent.delivery.delivery import Delivery
 from agent.delivery.spool import SpooledRun
 from agent.jobs.interface import Isolation
+from agent.jobs.plan import LEAST_SECONDS
 from agent.jobs.rate_limit import reserve
 from agent.jobs.worktree import WorkingTrees
 from agent.machine.spot import Deadlines, deadlines, ends_in_time
@@ -118,13 +119,13 @@ class JobContext:
         return deadlines(gone, now(), pending=pending, grace=self.limits.grace)
 
     async def turn_of(self, job: Job) -> bool:
-        """Wait for a job's reservation at each of its sites; False when the run stops or has no time left.
+        """Wait for a job's reservation at each of its sites; False when the run stops, or no time is left after it.
 
         Raises:
             StateError: The folder of the reservations cannot be used.
         """
         for site, rate in sorted(job.rate.items()):
-            left = self.seconds_left()
+            left = self.seconds_left() - LEAST_SECONDS
             wait = await reserve(self.pace, site, interval_of(rate), within=left)
             if wait is None or (wait and await self.stop.pause(wait)):
                 return False

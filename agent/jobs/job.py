@@ -12,7 +12,7 @@ from agent.contract.package import JobRecord
 from agent.contract.results import JobCause, JobStatus
 from agent.jobs.attempt import MOST_TEXT, Tried, attempt
 from agent.jobs.context import JobContext, now
-from agent.jobs.plan import backoff
+from agent.jobs.plan import LEAST_SECONDS, backoff
 from agent.jobs.state import pack
 from agent.jobs.verdict import wants_retry
 
@@ -56,9 +56,10 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
         )
         count = len(tries)
         again = wants_retry(tried.verdict, count, job.retries, browser_died=tried.browser_died)
-        if not again or context.stop.requested or context.seconds_left() < backoff(count):
+        # Without time to run, it would take the place of why the last one failed.
+        if not again or context.seconds_left() < backoff(count) + LEAST_SECONDS:
             break
-        if await context.stop.pause(backoff(count)):
+        if context.stop.requested or await context.stop.pause(backoff(count)):
             break
     status = tries[-1].verdict.status
     if keeps_state and (status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status)):

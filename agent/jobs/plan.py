@@ -7,6 +7,9 @@ from datetime import datetime
 from agent.config.jobsfile import DAYS, Job
 from agent.contract.results import JobStatus
 
+LEAST_SECONDS = 1.0
+"""Less than this before the deadline nothing is started any more: no job, no other attempt, no turn at a site."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:

@@ -12,11 +12,7 @@ from agent.contract.package import JobRecord
 from agent.contract.results import JobCause, JobStatus
 from agent.jobs.context import JobContext
 from agent.jobs.job import run_job, unstarted
-from agent.jobs.plan import Decision, SchedulerState, day_problem, next_step
-
-LEAST_SECONDS = 1.0
-"""Less than this before the deadline nothing is started any more."""
-
+from agent.jobs.plan import LEAST_SECONDS, Decision, SchedulerState, day_problem, next_step
 
 Done = Callable[[Job, JobRecord], Awaitable[None]]
 """Called with a job and its record."""
