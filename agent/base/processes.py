@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.base.errors import ProcessOverflow, ProcessTimeout
@@ -24,8 +24,31 @@ _CHUNK_BYTES = 64 * 1024
 QUIET_LOOKS = 2
 """A process in the middle of an exec shows no environment, so that one look is not enough."""
 
+COLLECT_SECONDS = 1.0
+"""Between two looks for orphans that have ended: a look is one system call."""
+
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _M_ARENA_MAX = -8  # malloc.h of glibc
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """Children for which asyncio waits: whoever else waited for one would take its exit code.
+
+    Attributes:
+        processes: Those that are known; some may have ended.
+        starting: How many are being started, whose pids are not known yet.
+    """
+
+    processes: set[Process] = field(default_factory=set)
+    starting: int = 0
+
+    def pids(self) -> set[int]:
+        """Return the pids of those that are there."""
+        return {process.pid for process in self.processes if process.returncode is None}
+
+
+_awaited = _Awaited()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +160,27 @@ async def started(
     Raises:
         OSError: It could not be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=dict(environ),
-        cwd=cwd,
-        stdin=feed if feed is not None else PIPE if stdin else DEVNULL,
-        stdout=PIPE if output is None else output,
-        stderr=PIPE if output is None else output,
-        start_new_session=True,
-        pass_fds=tuple(keeps_open),
-    )
+    _awaited.starting += 1
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=dict(environ),
+            cwd=cwd,
+            stdin=feed if feed is not None else PIPE if stdin else DEVNULL,
+            stdout=PIPE if output is None else output,
+            stderr=PIPE if output is None else output,
+            start_new_session=True,
+            pass_fds=tuple(keeps_open),
+        )
+        _awaited.processes.add(process)
+    finally:
+        _awaited.starting -= 1
     try:
         yield process
     finally:
         await end_group(process)
+        if process.returncode is not None:
+            _awaited.processes.discard(process)
 
 
 async def end_group(process: Process) -> None:
@@ -168,11 +198,43 @@ def signal_group(group: int, number: signal.Signals) -> None:
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose parent ends (Linux only); return whether the kernel does it."""
+    """Become the parent of every descendant whose parent ends (Linux only); return whether the kernel does it.
+
+    Those that end stay in the process table, and count as tasks, until they are collected: `orphans_collected`.
+    """
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+@asynccontextmanager
+async def orphans_collected() -> AsyncIterator[None]:
+    """Collect adopted children that have ended, from time to time while the block runs."""
+
+    async def collect() -> None:
+        while True:
+            await asyncio.sleep(COLLECT_SECONDS)
+            _collect_orphans()
+
+    collecting = asyncio.create_task(collect())
+    try:
+        yield
+    finally:
+        collecting.cancel()
+
+
+def _collect_orphans() -> None:
+    """Collect children that have ended, up to one for which asyncio waits; the rest is found by a later look.
+
+    A library that starts a program itself (boto3's `credential_process`) then reads its output, and no exit code.
+    """
+    ended = os.WEXITED | os.WNOHANG
+    with contextlib.suppress(ChildProcessError):  # there are none at all
+        while not _awaited.starting and (child := os.waitid(os.P_ALL, 0, ended | os.WNOWAIT)):
+            if child.si_pid in _awaited.pids():
+                return
+            os.waitid(os.P_PID, child.si_pid, ended)
 
 
 def share_arenas() -> bool:
@@ -232,7 +294,7 @@ async def _kill(find: Callable[[], list[int]], looks: int, seconds: float) -> in
                         os.kill(pid, signal.SIGKILL)
                 killed.update(found)
                 await asyncio.sleep(0.02 if found else 0.005)
-                _reap(killed)
+                _reap(killed - _awaited.pids())
     return len(killed)
 
 

@@ -14,7 +14,7 @@ from agent.base import threads
 from agent.base.console import printable
 from agent.base.errors import UsageError
 from agent.base.logs import RunLogger
-from agent.base.processes import adopt_orphans, kill_strays, share_arenas
+from agent.base.processes import adopt_orphans, kill_strays, orphans_collected, share_arenas
 from agent.base.stop import Stop
 from agent.base.units import show_duration
 from agent.base.urlsecrets import environment_secrets
@@ -207,7 +207,7 @@ async def perform(
             shard=part,
             refused=refused,
         )
-        async with supervised(manager, stop):
+        async with supervised(manager, stop), orphans_collected():
             return await _perform(call)
 
 

@@ -209,3 +209,16 @@ def test_what_a_job_did_is_told_although_systemd_has_forgotten_how_it_ended(
         "slow": ("timed_out", "timeout", "still running after 1.0s"),
         "brief": ("failed", "error", forgotten),
     }
+
+
+ORPHANS = """
+cd $HOME; for n in 1 2 3; do (sh -c 'echo $$ >> pids' &); done
+until [ $(wc -l <pids) = 3 ]; do sleep 0.05; done
+for pid in $(cat pids); do while [ -d /proc/$pid ]; do sleep 0.05; done; done
+"""
+
+
+def test_orphans_that_have_ended_leave_the_process_table_at_once(bench: Bench) -> None:
+    """The agent is their parent; a job of many would fill the table until the run's end."""
+    bench.release("v1", job("forks", ORPHANS, timeout="20s"))
+    bench.run(code=0, limits__isolation="process")
