@@ -258,6 +258,18 @@ def marked(*marks: str) -> list[int]:
     ]
 
 
+def in_group(name: str) -> list[int]:
+    """Return the processes (on Linux) in control groups of a name, such as a unit's, or in groups below them."""
+    return [pid for pid in _processes() if name.encode() in _groups(pid)]
+
+
+def _groups(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_bytes().replace(b"\n", b"/").split(b"/")
+    except OSError:  # ended
+        return []
+
+
 _ENVIRONMENT_BYTES = 64 * 1024
 """Read at a time: most programs have less."""
 

@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.base.logs import RunLogger
+from agent.base.processes import started
 from agent.config.jobsfile import Expect
 from agent.config.locate import Locations
 from agent.config.settings import Limits, Settings
@@ -31,11 +34,14 @@ from agent.jobs.isolation.unit import UnitIsolation, exit_of
 from agent.jobs.resultfile import ResultFile
 from agent.jobs.verdict import Ended, Exit, Produced, judge, not_started
 from tests.bucket.bucket import Bucket
+from tests.parts.missing import MissingPartError
+from tests.parts.small_disk import ROOMY_BYTES, SmallDisk
 from tests.parts.stalled import refused
 from tests.parts.waiting import wait_until
 from tests.run.bench import Bench, job
 
 LOG = structlog.get_logger()
+MIB = 1024**2
 
 
 def launch(**changes: object) -> Launch:
@@ -197,22 +203,88 @@ def test_an_entry_that_cannot_be_looked_at_hides_no_other(tmp_path: Path) -> Non
     assert 20 * 100_000 <= occupied([folder]) < 40 * 100_000
 
 
-async def test_only_the_job_that_occupies_most_is_ended(tmp_path: Path) -> None:
-    """When less is free than must be, the small neighbour is left alone."""
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk on which nobody else writes."""
+    with SmallDisk(tmp_path / "disk") as disk:
+        yield disk.path
+
+
+def watched(folder: Path, size: int, run: str = "r") -> Launch:
+    """Return the launch of a job that has written so many bytes, and is called as its folder is."""
+    folder.mkdir()
+    (folder / "file").write_bytes(bytes(size))
+    environ = {"MAYFLY_RUN_ID": run}
+    return launch(name=folder.name, writable=(folder,), environ=environ)
+
+
+async def test_only_the_job_that_occupies_most_is_ended(disk: Path) -> None:
+    """When less is free than must be, the small neighbour is left alone; a signal that was lost is sent again."""
     ended: list[str] = []
-    watch = DiskWatch(free=2**62, log=LOG)
-    for name, size in (("small", 1000), ("large", 20 * 2**20)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_bytes(b"x" * size)
-    small = launch(name="small", writable=(tmp_path / "small",))
-    large = launch(name="large", writable=(tmp_path / "large",))
+    watch = DiskWatch(free=ROOMY_BYTES - 10 * MIB, log=LOG)
     async with (
-        watch.watching(small, lambda: ended.append("small")),
-        watch.watching(large, lambda: ended.append("large")),
+        watch.watching(watched(disk / "small", 1000), lambda: ended.append("small")),
+        watch.watching(watched(disk / "large", 20 * MIB), lambda: ended.append("large")),
     ):
-        await asyncio.to_thread(wait_until, lambda: ended, what="a job to be ended")
-        await asyncio.sleep(1.0)  # the disk is looked at again
-    assert ended == ["large"]
+        await asyncio.to_thread(wait_until, lambda: len(ended) > 1, what="a job to be ended twice")
+    assert set(ended) == {"large"}
+
+
+async def test_no_job_is_ended_for_what_others_wrote(disk: Path) -> None:
+    """A container's files, or those of a job that has ended: that all jobs are ended frees nothing. The log says it."""
+    ended: list[str] = []
+    events: list[dict[str, object]] = []
+    watch = DiskWatch(free=ROOMY_BYTES - 60 * MIB, log=RunLogger(events.append).log)
+    async with watch.watching(watched(disk / "beside", 20 * MIB), lambda: ended.append("beside")):
+        (disk / "container").write_bytes(bytes(150 * MIB))
+        await asyncio.to_thread(wait_until, lambda: events, what="a look at the disk")
+    assert ([event["event"] for event in events], ended) == (["disk.full_of_other"], [])
+
+
+def _removed(group: Path) -> bool:
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
+
+
+@pytest.fixture
+def in_unit() -> Iterator[Callable[[str, int], None]]:
+    """Puts a process into the control group that a unit would have."""
+    made: list[Path] = []
+
+    def put(name: str, pid: int) -> None:
+        tops = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup"))
+        top = next((top for top in tops if (top / "cgroup.procs").exists()), None)
+        if top is None or os.geteuid() != 0:
+            raise MissingPartError("control groups", "making one needs root and a mount of them")
+        made.append(top / name)
+        made[-1].mkdir()
+        (made[-1] / "cgroup.procs").write_text(str(pid))
+
+    yield put
+    for group in made:
+        wait_until(partial(_removed, group), what="the end of a group's processes")
+
+
+async def test_a_file_without_a_name_counts_for_the_job_that_holds_it_open(
+    disk: Path, in_unit: Callable[[str, int], None]
+) -> None:
+    """Whoever fills the disk cannot have a neighbour ended for it."""
+    ended: list[str] = []
+    run = f"r{os.getpid()}"
+    holder, beside = watched(disk / "holder", 0, run), watched(disk / "beside", 20 * MIB, run)
+    script = f"exec 3>x; rm x; head -c {60 * MIB} /dev/zero >&3; echo; exec sleep 60"
+    async with started(["sh", "-c", script], environ=os.environ, cwd=disk / "holder") as process:
+        in_unit(unit_name(run, "holder"), process.pid)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"\n"
+        watch = DiskWatch(free=ROOMY_BYTES - 10 * MIB, log=LOG)
+        async with (
+            watch.watching(holder, lambda: ended.append("holder")),
+            watch.watching(beside, lambda: ended.append("beside")),
+        ):
+            await asyncio.to_thread(wait_until, lambda: ended, what="a job to be ended")
+    assert set(ended) == {"holder"}
 
 
 async def test_a_probe_says_what_a_program_can_reach() -> None:
