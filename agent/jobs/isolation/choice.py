@@ -88,9 +88,8 @@ async def _try(
         except OSError as error:
             trouble = f"no job can run in a unit of its own: {error}"
             log.error("isolation.no_units", reason=str(error))
-        if (
-            settings.limits.isolation == "systemd"
-        ):  # who asks for it by name would rather have no job than an open one
+        # Who asks for units by name would rather have no job than an open one.
+        if settings.limits.isolation == "systemd":
             return units, Reach.UNKNOWN, (trouble,)
     processes = ProcessIsolation()
     reach = Reach.UNKNOWN
