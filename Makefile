@@ -70,7 +70,7 @@ deploy: .venv/.ready ## The stack on AWS: make deploy [DRY_RUN=1] [REGION=...] [
 	@$(PYTHON) deploy/aws/deploy.py up $(if $(DRY_RUN),--dry-run) $(if $(STACK),--stack $(STACK)) \
 	  $(if $(REGION),--region $(REGION)) $(PARAMETERS)
 
-undeploy: .venv/.ready ## Delete the stack on AWS and every machine of it: make undeploy [DRY_RUN=1] [YES=1]
+undeploy: .venv/.ready ## Delete the stack on AWS and every machine of it: make undeploy [DRY_RUN=1] [YES=1] [REGION=...] [STACK=...]
 	@$(PYTHON) deploy/aws/deploy.py down $(if $(DRY_RUN),--dry-run) $(if $(YES),--yes) \
 	  $(if $(STACK),--stack $(STACK)) $(if $(REGION),--region $(REGION))
 

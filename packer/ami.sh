@@ -2,7 +2,7 @@
 # Builds the machine's image on Amazon Linux 2023, prints its id, and writes it where the deployment finds it.
 # Usage: packer/ami.sh CONFIG [ARCH ...]        ARCH: x86_64 (the default), arm64
 #
-#   AWS_REGION       where (ap-northeast-3)
+#   AWS_REGION       where (AWS_DEFAULT_REGION, or ap-northeast-3)
 #   MAYFLY_SUBNET    a public subnet to build in, for an account without a default VPC
 #   MAYFLY_PROFILE   an instance profile for the machine that builds, whose role may read the parameters of SSM with which
 #                    a private repository is opened; without one no private release is baked in
@@ -19,7 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 config=$(realpath "$1")
 shift
 architectures=("${@:-x86_64}")
-region=${AWS_REGION:-ap-northeast-3}
+region=${AWS_REGION:-${AWS_DEFAULT_REGION:-ap-northeast-3}}
 python=$here/../.venv/bin/python
 destination=$here/../deploy/aws/ami.json
 export CHECKPOINT_DISABLE=1

@@ -3,12 +3,14 @@
 python deploy/aws/deploy.py up [--dry-run] [--stack NAME] [--region REGION] [PARAMETER=VALUE ...]
 python deploy/aws/deploy.py down [--dry-run] [--stack NAME] [--region REGION] [--yes]
 
-Credentials are boto3's: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Parameters of a stack that exists
-keep their values unless they are given; the image is the newest of deploy/aws/ami.json unless it is.
+Credentials are boto3's: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Without --region it is AWS_REGION,
+AWS_DEFAULT_REGION or ap-northeast-3, as for `make ami`. Parameters of a stack that exists keep their values unless they
+are given; the image is the newest of deploy/aws/ami.json unless it is.
 """
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -33,6 +35,8 @@ SECONDS = 30 * 60
 """For a stack to come or to go; machines that end take some minutes of it."""
 POLL_SECONDS = 5.0
 CONNECT_SECONDS = 10
+DEAD = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"})
+"""States of a stack that CloudFormation lets nobody change, only delete."""
 REMEDY = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and try again"
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _ARM = re.compile(r"[a-z]+\d+g[a-z]*\.", re.ASCII)
@@ -134,7 +138,12 @@ class Deployment:
         Raises:
             DeployError: CloudFormation refuses it, or it failed and was rolled back.
         """
-        before = self._known(wish.stack)
+        known = self._known(wish.stack)
+        status = known["StackStatus"] if known else ""
+        if status in DEAD:
+            raise DeployError(f"{wish.stack} is {status}; `make undeploy`, then deploy again")
+        # One in review has nothing yet but a name.
+        before = None if status == "REVIEW_IN_PROGRESS" else known
         name = f"mayfly-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         parameters = self._parameters(wish, before)
         self._client.create_change_set(
@@ -145,30 +154,31 @@ class Deployment:
             Parameters=parameters,
             Capabilities=list(CAPABILITIES),
         )
-        changes = self._changes(wish.stack, name)
+        made = known is None
+        changes = self._changes(wish.stack, name, made=made)
         for line in changes:
             print(line)
         if wish.dry or not changes:
-            self._client.delete_change_set(StackName=wish.stack, ChangeSetName=name)
-            if before is None:
-                # A change set that would create a stack leaves an empty one in review.
-                self._client.delete_stack(StackName=wish.stack)
+            self._drop(wish.stack, name, made=made)
             print("nothing was changed" if wish.dry else "nothing to change")
             return {} if wish.dry else self._outputs(wish.stack)
         self._client.execute_change_set(StackName=wish.stack, ChangeSetName=name)
         self._wait(wish.stack, {"CREATE_COMPLETE", "UPDATE_COMPLETE"})
         return self._outputs(wish.stack)
 
-    def down(self, stack: str, *, dry: bool) -> bool:
-        """Delete the stack with its machines, and return whether it was there.
+    def down(self, stack: str, *, dry: bool) -> None:
+        """Delete the stack with its machines, whatever state it is in.
 
         Raises:
-            DeployError: Something of it did not go.
+            DeployError: It is not there, or something of it did not go.
         """
         known = self._known(stack)
         if known is None:
-            print(f"there is no stack {stack}")
-            return False
+            # Somewhere else it may be, with machines that somebody believes to be gone.
+            where = self._client.meta.region_name
+            raise DeployError(
+                f"there is no stack {stack} in {where}; STACK= names another, REGION= another region"
+            )
         pages = self._client.get_paginator("list_stack_resources").paginate(StackName=stack)
         for page in pages:
             for row in page["StackResourceSummaries"]:
@@ -176,11 +186,10 @@ class Deployment:
         print("- every machine of the stack, running or stopped")
         if dry:
             print("nothing was deleted")
-            return True
+            return
         # By its id: by its name it cannot be looked at once it is gone.
         self._client.delete_stack(StackName=stack)
         self._wait(known["StackId"], {"DELETE_COMPLETE"})
-        return True
 
     def _parameters(self, wish: Wish, before: Any) -> "list[ParameterTypeDef]":
         declared = {
@@ -218,15 +227,15 @@ class Deployment:
             if "does not exist" in str(error):
                 return None
             raise
-        if found["StackStatus"] == "REVIEW_IN_PROGRESS":
-            return None
-        if found["StackStatus"] == "ROLLBACK_COMPLETE":
-            raise DeployError(
-                f"{stack} failed when it was made; `make undeploy`, then deploy again"
-            )
         return found
 
-    def _changes(self, stack: str, name: str) -> list[str]:
+    def _drop(self, stack: str, name: str, *, made: bool) -> None:
+        """Delete a change set, and what it left in review if it `made` the stack: an empty one."""
+        self._client.delete_change_set(StackName=stack, ChangeSetName=name)
+        if made:
+            self._client.delete_stack(StackName=stack)
+
+    def _changes(self, stack: str, name: str, *, made: bool) -> list[str]:
         """Return a line for each change, once CloudFormation has found them; none when there are none."""
         ends = time.monotonic() + SECONDS
         while True:
@@ -235,6 +244,7 @@ class Deployment:
             if found["Status"] == "FAILED" and any(text in reason for text in NO_CHANGES):
                 return []
             if found["Status"] == "FAILED":
+                self._drop(stack, name, made=made)
                 raise DeployError(f"CloudFormation refuses the change: {reason}")
             if found["Status"] == "CREATE_COMPLETE":
                 rows = [change.get("ResourceChange", {}) for change in found["Changes"]]
@@ -300,7 +310,7 @@ def _act(options: argparse.Namespace) -> int:
             for name, value in sorted(deployment.up(wish).items()):
                 print(f"{name}: {value}")
             return 0
-        if not (options.dry_run or options.yes or _confirmed(options.stack)):
+        if not (options.dry_run or options.yes or _confirmed(options.stack, options.region)):
             return 1
         deployment.down(options.stack, dry=options.dry_run)
     except ClientError as error:
@@ -310,10 +320,11 @@ def _act(options: argparse.Namespace) -> int:
     return 0
 
 
-def _confirmed(stack: str) -> bool:
+def _confirmed(stack: str, region: str) -> bool:
     if not sys.stdin.isatty():
         raise DeployError("nobody is there to be asked; say --yes")
-    return input(f"Delete the stack {stack} with all its machines? Type its name: ") == stack
+    what = f"the stack {stack} in {region} with all its machines"
+    return input(f"Delete {what}? Type its name: ") == stack
 
 
 def _client(region: str) -> "CloudFormationClient":
@@ -333,10 +344,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     up.add_argument("parameters", nargs="*", metavar="PARAMETER=VALUE")
     down = commands.add_parser("down", help="delete the stack and every machine of it")
     down.add_argument("--yes", action="store_true", help="do not ask")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or REGION
     for command in (up, down):
         command.add_argument("--dry-run", action="store_true", help="only show what would change")
         command.add_argument("--stack", default=STACK)
-        command.add_argument("--region", default=REGION)
+        command.add_argument("--region", default=region)
     return parser.parse_args(arguments)
 
 

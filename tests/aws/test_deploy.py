@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from deploy.aws.deploy import (
     parameters_of,
 )
 from tests.aws.stack import IMAGE, reduced, template
-from tests.parts.aws import REGION, Aws
+from tests.parts.aws import PERSON, REGION, Aws
+from tests.parts.awsproxy import AwsProxy
 from tests.parts.command import completed
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +28,38 @@ SCRIPT = ROOT / "deploy/aws/deploy.py"
 IMAGES = {REGION: {"x86_64": {"image": IMAGE}, "arm64": {"image": "ami-arm"}}}
 
 
+class Faults(AwsProxy):
+    """CloudFormation as the stand-in never is.
+
+    Attributes:
+        status: What a stack's state is said to be.
+        refusal: Why every change is refused.
+    """
+
+    status = ""
+    refusal = ""
+
+    def changed(self, request: bytes, answer: bytes) -> bytes:
+        """Put the fault into the stand-in's words."""
+        if b"Action=DescribeStacks&" in request and self.status:
+            # That a stack is deleted, or in review, is no fault.
+            said = f"<StackStatus>{self.status}</StackStatus>"
+            return answer.replace(b"<StackStatus>CREATE_COMPLETE</StackStatus>", said.encode())
+        if b"Action=DescribeChangeSet&" in request and self.refusal:
+            said = f"<Status>FAILED</Status><StatusReason>{self.refusal}</StatusReason>"
+            return answer.replace(b"<Status>CREATE_COMPLETE</Status>", said.encode())
+        return answer
+
+
 @pytest.fixture
-def deployment(aws_stand_in: Aws) -> Deployment:
+def faults(aws_stand_in: Aws) -> Iterator[Faults]:
+    """In front of the stand-in."""
+    with Faults(aws_stand_in.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def deployment(aws_stand_in: Aws, faults: Faults) -> Deployment:
     """The template, as far as the stand-in has its parts, without what it cannot delete in order."""
     document = reduced(template())
     network = ("AWS::EC2::VPC", "AWS::EC2::InternetGateway", "AWS::EC2::Subnet", "AWS::EC2::Route")
@@ -38,7 +70,7 @@ def deployment(aws_stand_in: Aws) -> Deployment:
         and name not in {"LaunchTemplate", "LaunchPolicy", "Instance", "StartPolicy", "Alarms"}
     }
     document["Outputs"] = {"Mode": {"Value": {"Ref": "Mode"}}}
-    client = aws_stand_in.client("cloudformation")
+    client = aws_stand_in.client("cloudformation", faults.url)
     return Deployment(client, json.dumps(document), IMAGES, poll=0.01)
 
 
@@ -50,7 +82,7 @@ def wish(stack: str, *, dry: bool = False, **given: str) -> Wish:
 def test_a_stack_comes_changes_and_goes(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Deployed twice it is changed, with its parameters kept; undeployed it is gone, and once more is no failure."""
+    """Deployed twice it is changed, with its parameters kept; undeployed it is gone."""
     stack = f"mayfly-{uuid.uuid4().hex[:6]}"
     deployment.up(wish(stack, VolumeSize="30"))
     assert "InstanceRole" in capsys.readouterr().out
@@ -64,11 +96,10 @@ def test_a_stack_comes_changes_and_goes(
     assert (values["VolumeSize"], values["BucketName"]) == ("30", "scraped")
     assert values["ImageId"] == IMAGE
     assert "Modify   AWS::IAM::Role  InstanceRole" in capsys.readouterr().out
-    assert deployment.down(stack, dry=True)
+    deployment.down(stack, dry=True)
     assert deployment._known(stack) is not None
-    assert deployment.down(stack, dry=False)
+    deployment.down(stack, dry=False)
     assert deployment._known(stack) is None
-    assert not deployment.down(stack, dry=False)
     assert "every machine of the stack" in capsys.readouterr().out
 
 
@@ -82,6 +113,64 @@ def test_a_dry_run_shows_and_leaves_nothing(
     assert "Add      AWS::IAM::Role  InstanceRole" in shown
     assert shown.endswith("nothing was changed\n")
     assert deployment._known(stack) is None
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_a_stack_that_failed_is_deleted_and_not_deployed(
+    deployment: Deployment, faults: Faults, status: str
+) -> None:
+    """The way out that `make deploy` names is open."""
+    stack = f"mayfly-{uuid.uuid4().hex[:6]}"
+    deployment.up(wish(stack))
+    faults.status = status
+    with pytest.raises(DeployError, match=f"{stack} is {status}; `make undeploy`"):
+        deployment.up(wish(stack))
+    deployment.down(stack, dry=False)
+    assert deployment._known(stack) is None
+
+
+def test_a_refused_change_leaves_only_what_was_there(
+    deployment: Deployment, faults: Faults
+) -> None:
+    """A new stack is gone with its refused change; one that somebody has in review stays, until it is undeployed."""
+    stack = f"mayfly-{uuid.uuid4().hex[:6]}"
+    faults.refusal = "no such image"
+    with pytest.raises(DeployError, match="no such image"):
+        deployment.up(wish(stack))
+    assert deployment._known(stack) is None
+    deployment._client.create_change_set(
+        StackName=stack,
+        ChangeSetName="theirs",
+        ChangeSetType="CREATE",
+        TemplateBody=deployment._template,
+        Parameters=[{"ParameterKey": "ImageId", "ParameterValue": IMAGE}],
+    )
+    with pytest.raises(DeployError, match="no such image"):
+        deployment.up(wish(stack))
+    assert deployment._known(stack)["StackStatus"] == "REVIEW_IN_PROGRESS"
+    deployment.down(stack, dry=False)
+    assert deployment._known(stack) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "region"),
+    [
+        ([], {}, REGION),
+        ([], {"AWS_DEFAULT_REGION": "eu-west-1"}, "eu-west-1"),
+        ([], {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_REGION": "us-east-1"}, "us-east-1"),
+        (["--region", "eu-west-3"], {"AWS_REGION": "us-east-1"}, "eu-west-3"),
+    ],
+)
+def test_a_stack_that_is_not_there_is_a_failure_that_names_the_region(
+    aws_stand_in: Aws, words: list[str], variables: dict[str, str], region: str
+) -> None:
+    """The region is looked for as by `make ami`; machines in another one are not taken for gone."""
+    environ = {name: text for name, text in PERSON.items() if name != "AWS_REGION"}
+    environ |= {"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": aws_stand_in.url, **variables}
+    command = [sys.executable, str(SCRIPT), "down", "--yes", "--stack", "mayfly-none", *words]
+    done = completed(command, environ=environ)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"deploy: there is no stack mayfly-none in {region}; ")
 
 
 def test_a_misspelt_parameter_is_named(deployment: Deployment) -> None:

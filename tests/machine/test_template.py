@@ -246,9 +246,12 @@ def test_no_amazon_image_without_credentials(tmp_path: Path) -> None:
 def test_an_old_packer_is_refused_for_amazon(aws_stand_in: Aws, tmp_path: Path) -> None:
     """With an account, but with a Packer that would leave IMDSv1 open, nothing is built either."""
     script(tmp_path / "packer", "#!/bin/sh\necho 'Packer v1.6.6'\n")
-    done = ami({**QUIET, **aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"})
+    environ = {name: text for name, text in QUIET.items() if name != "AWS_REGION"}
+    environ |= {**aws_stand_in.environ, "PATH": f"{tmp_path}:{QUIET['PATH']}"}
+    # Where `make deploy` will look for it.
+    done = ami({**environ, "AWS_DEFAULT_REGION": "eu-west-1"})
     assert done.returncode == 1
-    assert "ami: account " in done.stderr
+    assert re.search(r"ami: account \d+, region eu-west-1\n", done.stderr)
     assert "Packer 1.6.6 cannot require IMDSv2" in done.stderr
 
 
