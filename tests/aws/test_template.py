@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -141,6 +142,56 @@ def test_a_network_and_a_role_of_your_own_are_used_and_not_made(
     assert stack.input_of("LastResortSchedule")["subnet"] == subnets[1]
     passed = [call.resource for _, call, _ in stack.judged if call.action == "iam:PassRole"]
     assert passed == [f"arn:aws:iam::{ACCOUNT}:role/{name}"]
+
+
+VPC, SUBNET, SECOND, GROUP = (
+    {"VpcId": "vpc-1"},
+    {"SubnetId": "subnet-1"},
+    {"SecondSubnetId": "subnet-2"},
+    {"SecurityGroupId": "sg-1"},
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, ""),
+        ({"Spread": "yes"}, ""),
+        (SUBNET | VPC, ""),
+        (SUBNET | GROUP, ""),
+        (SUBNET | GROUP | SECOND | VPC, ""),
+        (SUBNET, "VpcId or SecurityGroupId is needed"),
+        (SUBNET | VPC | {"Spread": "yes"}, "SecondSubnetId is needed"),
+        (VPC, "need SubnetId"),
+        (SECOND, "need SubnetId"),
+        (GROUP, "need SubnetId"),
+        (GROUP | VPC, "need SubnetId"),
+    ],
+    ids=str,
+)
+def test_half_a_network_of_your_own_is_refused(given: dict[str, str], complaint: str) -> None:
+    """By a rule that says what to do, when the stack is made, and not by each launch at night."""
+    document = template()
+    values = {name: str(one.get("Default")) for name, one in document["Parameters"].items()} | given
+    broken = [
+        one["AssertDescription"]
+        for rule in document["Rules"].values()
+        if holds(rule["RuleCondition"], values)
+        for one in rule["Assertions"]
+        if not holds(one["Assert"], values)
+    ]
+    assert len(broken) == bool(complaint), broken
+    assert complaint in "".join(broken)
+
+
+def holds(condition: dict[str, Any], values: Mapping[str, str]) -> bool:
+    """Judge a condition of a rule, which the stand-in does not know, by the values of the parameters."""
+    ((name, parts),) = condition.items()
+    if name == "Fn::Equals":
+        left, right = (values[one["Ref"]] if isinstance(one, dict) else one for one in parts)
+        return bool(left == right)
+    judged = [holds(one, values) for one in parts]
+    return {"Fn::Not": not judged[0], "Fn::And": all(judged)}[name]
 
 
 def test_nothing_waits_for_what_a_condition_may_leave_out() -> None:
