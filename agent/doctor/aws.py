@@ -2,15 +2,18 @@
 
 import base64
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.base.units import show_duration
 from agent.config.overrides import Loaded
 from agent.config.settings import Settings
 from agent.doctor.cloud import CloudError, Deployment, Stack
 from agent.doctor.examine import Check, Finding, Installation, failed, ok, skipped
+from agent.machine.guard import DEADMAN_SECONDS
 from agent.secrets.parameters import SSM, STORE_NAMES
 
 SECONDS = 60.0
@@ -151,7 +154,7 @@ async def _loaded(deployment: Deployment, stack: Stack) -> Loaded:
 
 
 async def _configuration(deployment: Deployment, stack: Stack) -> Finding:
-    """Read the configuration as the machine will: this one, and the stack's form above it."""
+    """Read the configuration as the machine will: this one, and the stack's form above it; the guard must fit it."""
     loaded = await _loaded(deployment, stack)
     if loaded.faults:
         return failed(
@@ -159,6 +162,14 @@ async def _configuration(deployment: Deployment, stack: Stack) -> Finding:
             "correct agent.toml (then make ami), or Config and its neighbours: make deploy PARAMETERS=...",
         )
     settings = loaded.settings
+    run, deadline = settings.limits.run, stack.parameters.get("DeadlineMinutes")
+    needed = math.ceil((run + DEADMAN_SECONDS) / 60)
+    if deadline is not None and float(deadline) < needed:
+        return failed(
+            f"the guard ends a machine after DeadlineMinutes={deadline}, limits.run is {show_duration(run)},"
+            f" and an hour more is the machine's own deadline: {needed} minutes",
+            f"make deploy PARAMETERS=DeadlineMinutes={needed} (1440 at most), or a shorter limits.run",
+        )
     return ok(f"releases of {settings.release.repository}, into {settings.store.url}")
 
 

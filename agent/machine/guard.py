@@ -10,6 +10,9 @@ STOP_SECONDS = 120.0
 BOOT_SECONDS = 300.0
 """From power-on, where the dead-man starts to count, to the beginning of the run, at most."""
 
+DEADMAN_SECONDS = 3600.0
+"""From `limits.run` to the dead-man's deadline, as `systemd/install.sh --limit` sets it."""
+
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d|w|month|y)")
 _UNITS = {
     "us": 1e-6,

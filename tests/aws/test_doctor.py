@@ -19,6 +19,7 @@ from agent.config.settings import Settings
 from agent.doctor.aws import aws_checks
 from agent.doctor.cloud import CloudError, Deployment
 from agent.doctor.examine import State, examine
+from agent.machine.guard import DEADMAN_SECONDS
 from tests.aws.stack import IMAGE, Stack
 from tests.doctor.installations import Ask
 from tests.parts.aws import ACCOUNT, PERSON, REGION, Aws
@@ -225,6 +226,22 @@ def test_the_stacks_form_stands_above_the_file(laptop: Laptop) -> None:
     fault = laptop.findings("--stack", wrong.name)["configuration"]
     assert "user data: limits.jobs" in fault["detail"]
     assert "Config" in fault["remedy"]
+
+
+def test_the_guard_must_leave_a_run_its_time(laptop: Laptop) -> None:
+    """Its deadline is no sooner than the machine's own, an hour after limits.run; the defaults fit exactly."""
+    long = {"Config": "[limits]\nrun = '5h'\n"}
+    cases: list[tuple[dict[str, str], str]] = [
+        ({"DeadlineMinutes": "179"}, "DeadlineMinutes=180 "),
+        (long, "DeadlineMinutes=360 "),
+        ({**long, "DeadlineMinutes": "360"}, ""),
+    ]
+    for given, remedy in cases:
+        stack = Stack(laptop.aws, **given)
+        found = laptop.findings("--stack", stack.name)["configuration"]
+        assert found["state"] == ("failed" if remedy else "ok"), found
+        assert remedy in found["remedy"]
+    assert Settings().limits.run + DEADMAN_SECONDS == 180 * 60
 
 
 def test_all_that_will_not_work_is_named_at_once_with_its_remedy(laptop: Laptop) -> None:
