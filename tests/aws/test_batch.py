@@ -8,9 +8,12 @@ import pytest
 
 from agent.batch.shards import identify, shard_hints
 from agent.contract.ids import Shard
+from agent.machine.aws import aws_session
+from agent.machine.metadata import metadata_endpoint
 from tests.aws.stack import CONTEXT, SCHEDULED, created, template
 from tests.deploy.tools import understood
 from tests.parts.aws import Aws
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/aws/batch.yaml"
 PARAMETERS = {
@@ -55,6 +58,44 @@ def outputs(aws_stand_in: Aws) -> dict[str, str]:
     machines = document["Resources"]["Machines"]["Properties"]
     machines["ServiceRole"] = {"Fn::GetAtt": ["MachineRole", "Arn"]}
     return created(aws_stand_in, f"fleet-{uuid.uuid4().hex[:6]}", document, PARAMETERS)
+
+
+class _Role(QuietHandler):
+    """What ECS gives a container for its role's keys."""
+
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        keys = {"AccessKeyId": "task", "SecretAccessKey": "s", "Token": "t"}
+        self.answer(200, json.dumps({**keys, "Expiration": "2099-01-01T00:00:00Z"}).encode())
+
+
+def test_a_shard_neither_reaches_nor_asks_the_machines_metadata_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch gives it the machine's network, so a rule refuses its user; the role's own keys it gets all the same."""
+    resources = template(TEMPLATE)["Resources"]
+    container = resources["Shard"]["Properties"]["ContainerProperties"]
+    data = resources["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
+    user = container["User"].partition(":")[0]
+    rule = f"iptables -w 10 -I OUTPUT -d 169.254.169.254 -m owner --uid-owner {user} -j REJECT\n"
+    assert rule in data["UserData"]["Fn::Base64"]
+    environ = {
+        one["Name"]: one["Value"]
+        for one in container["Environment"]
+        if isinstance(one.get("Value"), str)
+    }
+    (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
+    assert metadata_endpoint({}, tmp_path) is not None
+    assert metadata_endpoint(environ, tmp_path) is None
+    with LoopbackHttp(_Role) as ecs:
+        # Of these boto3 looks into the process's own environment.
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{ecs.url}/keys")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", environ["AWS_EC2_METADATA_DISABLED"])
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        found = aws_session(environ).get_credentials()
+    assert found is not None
+    assert found.access_key == "task"
 
 
 def test_the_schedules_input_submits_an_array(aws_stand_in: Aws, outputs: dict[str, str]) -> None:

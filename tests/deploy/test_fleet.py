@@ -11,6 +11,7 @@ from agent.base.errors import ExitCode
 from agent.base.units import parse_duration
 from agent.batch.shards import identify, shard_hints
 from agent.contract.ids import Shard
+from agent.machine.metadata import metadata_endpoint
 from tests.deploy.tools import REPOSITORY, build, understood, validated, without_rights
 
 FLEET = REPOSITORY / "deploy" / "kubernetes" / "fleet"
@@ -66,6 +67,9 @@ def test_the_manifests_are_sound(tmp_path: Path) -> None:
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in policy
     assert policy["egress"][1]["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
+    # On a node of EC2 a shard would wait for it, because the policy drops what it asks.
+    (tmp_path / "sys_vendor").write_text("Amazon EC2\n")
+    assert metadata_endpoint(variables(), tmp_path) is None
 
 
 def test_each_pod_learns_which_shard_it_is() -> None:
