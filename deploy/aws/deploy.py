@@ -314,7 +314,9 @@ def _act(options: argparse.Namespace) -> int:
             return 1
         deployment.down(options.stack, dry=options.dry_run)
     except ClientError as error:
-        raise DeployError(f"AWS refuses: {error}; {REMEDY}") from error
+        # What is wrong with parameters, such as a rule of the template that they break, other keys do not put right.
+        invalid = error.response.get("Error", {}).get("Code") == "ValidationError"
+        raise DeployError(f"AWS refuses: {error}{'' if invalid else f'; {REMEDY}'}") from error
     except BotoCoreError as error:
         raise DeployError(f"AWS cannot be asked: {error}; {REMEDY}") from error
     return 0

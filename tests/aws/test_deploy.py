@@ -20,7 +20,7 @@ from deploy.aws.deploy import (
 )
 from tests.aws.stack import IMAGE, reduced, template
 from tests.parts.aws import PERSON, REGION, Aws
-from tests.parts.awsproxy import AwsProxy
+from tests.parts.awsproxy import Answer, AwsProxy
 from tests.parts.command import completed
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +34,19 @@ class Faults(AwsProxy):
     Attributes:
         status: What a stack's state is said to be.
         refusal: Why every change is refused.
+        code: With which no change is even looked at.
     """
 
     status = ""
     refusal = ""
+    code = ""
+
+    def answer(self, body: bytes) -> Answer | None:
+        """Refuse in the stand-in's place."""
+        if b"Action=CreateChangeSet&" not in body or not self.code:
+            return None
+        error = f"<Error><Code>{self.code}</Code><Message>a rule says no</Message></Error>"
+        return 400, f"<ErrorResponse>{error}</ErrorResponse>".encode()
 
     def changed(self, request: bytes, answer: bytes) -> bytes:
         """Put the fault into the stand-in's words."""
@@ -214,6 +223,18 @@ def test_without_credentials_it_says_so(tmp_path: Path) -> None:
         assert done.stderr.startswith("deploy: ")
         assert ("AWS_PROFILE" in done.stderr) or ("--yes" in done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("code", "keys"), [("ValidationError", False), ("ExpiredToken", True)])
+def test_keys_are_not_blamed_for_parameters(faults: Faults, code: str, *, keys: bool) -> None:
+    """A rule of the template that is broken has its own remedy, and other keys are none."""
+    faults.code = code
+    environ = {"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": faults.url, **PERSON}
+    command = [sys.executable, str(SCRIPT), "up", "--stack", "mayfly-none", f"ImageId={IMAGE}"]
+    done = completed(command, environ=environ)
+    assert done.returncode == 1
+    assert "a rule says no" in done.stderr
+    assert ("AWS_PROFILE" in done.stderr) is keys
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< ours", "[]", f'{{"{REGION}": 1}}'])
