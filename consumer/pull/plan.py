@@ -1,9 +1,11 @@
 """What a pull wants, and what it removes. Decisions only."""
 
 import unicodedata
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
@@ -182,11 +184,12 @@ def worth_keeping(
         keep: How many stay.
         now: The time.
     """
+    stay = {job: _staying(runs, keep, now) for job, runs in beside.items()}
     return [
         one
         for one in results
         if one.job.arrived >= (begun[one.job.name] or now)
-        or one.run not in to_remove({*beside[one.job.name], one.run}, keep, (), now)
+        or one.run >= stay[one.job.name].get(by_start(one.run, now)[0], "")
     ]
 
 
@@ -226,9 +229,18 @@ def to_remove(
         now: What is later than this was dated by a wrong clock.
     """
     ordered = sorted(runs)
-    past = [run for run in ordered if by_start(run, now)[0]]
-    to_come = [run for run in ordered if not by_start(run, now)[0]]
-    return [run for run in (*past[:-keep], *to_come[:-keep]) if run not in protected]
+    stay = _staying(ordered, keep, now)
+    old = [run for run in ordered if run < stay.get(by_start(run, now)[0], "")]
+    return [run for run in old if run not in protected]
+
+
+def _staying(runs: Iterable[str], keep: int, now: datetime) -> dict[bool, str]:
+    """Return the oldest run that stays: of the past (True), and of those to come; none where fewer are there."""
+    found = {}
+    for past, some in groupby(sorted(runs), key=lambda run: by_start(run, now)[0]):
+        if len(newest := deque(some, maxlen=keep)) == keep:
+            found[past] = newest[0]
+    return found
 
 
 def alike(paths: Iterable[str]) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The decisions of a pull, by table and by property."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,6 +107,49 @@ def test_keep_removes_only_what_is_old_and_free(
     gone = plan.to_remove(runs, keep, protected, NOW)
     assert set(gone) == set(runs) - set(sorted(runs)[-keep:]) - protected
     assert gone == sorted(gone)
+
+
+YEARS = st.sets(st.integers(0, 99).map(lambda n: f"2026112{n % 9}T0642{n // 9:02d}Z-000000"))
+
+
+@given(runs=YEARS, there=YEARS, keep=st.integers(1, 4))
+def test_what_would_go_at_once_is_not_fetched(runs: set[str], there: set[str], keep: int) -> None:
+    """Each is judged beside what is there; in this history some runs are dated to come."""
+    (one, *_) = plan.wanted(NIGHTS, Wish())
+    results = [replace(one, run=run) for run in sorted(runs)]
+    found = plan.worth_keeping(results, {"quotes": None}, {"quotes": there}, keep, NOW)
+    assert [each.run for each in found] == [
+        run for run in sorted(runs) if run not in plan.to_remove({*there, run}, keep, (), NOW)
+    ]
+
+
+class Counted(Collection[str]):
+    """Runs, and how often somebody went through all of them."""
+
+    def __init__(self, runs: list[str]) -> None:
+        self.runs = runs
+        self.times = 0
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __contains__(self, run: object) -> bool:
+        return run in self.runs
+
+    def __iter__(self) -> Iterator[str]:
+        self.times += 1
+        return iter(self.runs)
+
+
+def test_the_runs_of_a_job_are_sorted_once() -> None:
+    """And not for each of them: the first pull of ten years has thousands."""
+    (one, *_) = plan.wanted(NIGHTS, Wish())
+    runs = [f"20261122T0642{second:02d}Z-000000" for second in range(50)]
+    there = Counted(runs)
+    results = [replace(one, run=run) for run in runs]
+    found = plan.worth_keeping(results, {"quotes": None}, {"quotes": there}, 2, NOW)
+    assert [each.run for each in found] == runs[-2:]
+    assert there.times == 1
 
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=12))
