@@ -307,14 +307,12 @@ def new_file(root: int, path: str) -> Iterator[int]:
         FileExistsError: Something has the name, be it a link.
         OSError: It cannot be made.
     """
-    *above, name = path.split("/")
-    with ExitStack() as stack:
-        parent = root
-        for part in above:
-            parent = stack.enter_context(opened(parent, part, make=True))
+    with _above(root, path, make=True) as (parent, name):
         descriptor = os.open(name, _NEW, 0o644, dir_fd=parent)
-        stack.callback(os.close, descriptor)
+    try:
         yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def open_below(folder: Path, path: str) -> IO[bytes]:
@@ -323,15 +321,33 @@ def open_below(folder: Path, path: str) -> IO[bytes]:
     Raises:
         OSError: It cannot be opened, is no regular file, or a link is on its way.
     """
-    *above, name = path.split("/")
     with ExitStack() as stack:
-        parent = os.open(folder, _FOLDER)
-        stack.callback(os.close, parent)
-        for part in above:
-            parent = stack.enter_context(opened(parent, part))
+        root = os.open(folder, _FOLDER)
+        stack.callback(os.close, root)
+        parent, name = stack.enter_context(_above(root, path))
         if not stat.S_ISREG(_mode(parent, name)):
             raise OSError(errno.EINVAL, "it is no regular file", path)
         return os.fdopen(os.open(name, _READ, dir_fd=parent), "rb")
+
+
+@contextmanager
+def _above(root: int, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield a descriptor of the folder above a file, and the file's name; links are not followed.
+
+    A path of 700 bytes may have 349 folders, and several files are written at once: two of them are open at a time.
+
+    Raises:
+        OSError: A folder is not there and shall not be made, or is no folder.
+    """
+    *above, name = path.split("/")
+    parent = os.dup(root)
+    try:
+        for part in above:
+            with opened(parent, part, make=make) as inner:
+                os.dup2(inner, parent, inheritable=False)
+        yield parent, name
+    finally:
+        os.close(parent)
 
 
 def walk(folder: int, prefix: str = "") -> Iterator[tuple[str, int, str, int]]:

@@ -11,7 +11,7 @@ from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
 from agent.contract.ids import run_started
 from agent.contract.results import JobStatus
-from consumer.entries import CLOCKS
+from consumer.entries import CLOCKS, meeting
 from consumer.model import Batch, Job
 
 MAX_BYTES = 10 * 1024**3
@@ -248,17 +248,7 @@ def alike(paths: Iterable[str]) -> list[tuple[str, str]]:
 
     Some ignore case, some the form of accents; each has its own idea of both. Which pairs meet, only it can tell.
     """
-    pairs: list[tuple[str, str]] = []
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for path in paths:
-        same = _folded(path)
-        if files.setdefault(same, path) != path:
-            pairs.append((files[same], path))
-        parts = same.split("/")
-        for depth in range(1, len(parts)):
-            folders.setdefault("/".join(parts[:depth]), path)
-    return pairs + [(files[same], folders[same]) for same in sorted(files.keys() & folders.keys())]
+    return list(meeting(paths, _folded))
 
 
 def _folded(path: str) -> str:

@@ -1,6 +1,7 @@
 """A bucket in the hands of somebody else: nothing outside DEST, nothing beyond what is declared, no traceback."""
 
 import json
+import os
 import stat
 import tempfile
 from contextlib import suppress
@@ -16,6 +17,7 @@ from agent.contract.ids import is_run_id
 from agent.contract.layout import JobKey
 from agent.contract.names import MAX_PATH_BYTES, path_problem
 from consumer.entries import MOST_VALUES
+from consumer.pull.folder import new_file, open_below
 from tests.bucket.bucket import Bucket
 from tests.consumer.forging import amend_entry, commit, package_of, rewrite
 from tests.consumer.pulling import (
@@ -203,6 +205,37 @@ def test_an_original_name_that_is_not_the_file_s_is_rejected(
     rewrite(folder, run, lambda package: package["resources"][0].update({"mayfly:path": original}))
     assert pull_into(dest, folder).rows("rejected") == [(run, "quotes")]
     assert installed(dest) == [(run, "notes")]
+
+
+def test_what_lies_deep_comes_home(folder: Bucket, dest: Path) -> None:
+    """A job may leave files below hundreds of folders; both small ones and large ones are on their way at once."""
+    deep = "a/" * 298
+    files = {
+        f"{deep}{number}": bytes([number]) * size for number, size in enumerate([9, 2**21] * 4)
+    }
+    run = leave(folder, jobs={"quotes": files})
+    assert pull_into(dest, folder).code == 0
+    assert results(dest / "quotes" / run) == files
+
+
+def open_files() -> int:
+    """How many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_deep_file_takes_few_descriptors(tmp_path: Path) -> None:
+    """However many folders lead to it: eight files are written at once, and a process may have a thousand."""
+    path = "a/" * 349 + "b"
+    tmp_path.joinpath("home").mkdir()
+    home = os.open(tmp_path / "home", os.O_RDONLY)
+    try:
+        before = open_files()
+        with new_file(home, path):
+            assert open_files() == before + 1
+    finally:
+        os.close(home)
+    with open_below(tmp_path / "home", path):
+        assert open_files() == before
 
 
 def test_a_million_resources_are_not_read(folder: Bucket, dest: Path) -> None:
