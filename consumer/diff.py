@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from heapq import merge
 from itertools import groupby, islice
 from operator import itemgetter
@@ -312,6 +312,11 @@ class Schema:
             str(said.get("encoding") or "utf-8-sig"),
         )
 
+    @property
+    def text(self) -> str:
+        """All of it, by which it is found among others."""
+        return _text({**asdict(self), "ignored": sorted(self.ignored)})
+
 
 def pairs(
     before: Mapping[str, Resource], after: Mapping[str, Resource]
@@ -321,16 +326,12 @@ def pairs(
     A job may give its file another name each night.
     """
     found = [(before[path], after[path]) for path in sorted(before.keys() & after.keys())]
-    olds = [before[path] for path in sorted(before.keys() - after.keys())]
-    for new in (after[path] for path in sorted(after.keys() - before.keys())):
-        schema = Schema.of(new)
-        alike = [old for old in olds if schema and Schema.of(old) == schema]
-        rivals = [
-            one for path, one in after.items() if path not in before and Schema.of(one) == schema
-        ]
-        if len(alike) == len(rivals) == 1:
-            found.append((alike[0], new))
-    return found
+    alone: dict[str, tuple[list[Resource], list[Resource]]] = {}
+    for side, (mine, others) in enumerate(((after, before), (before, after))):
+        for path in sorted(mine.keys() - others.keys()):
+            if schema := Schema.of(mine[path]):
+                alone.setdefault(schema.text, ([], []))[side].append(mine[path])
+    return found + [(old[0], new[0]) for new, old in alone.values() if len(old) == len(new) == 1]
 
 
 def compare_records(

@@ -5,10 +5,11 @@ import io
 import json
 import os
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -250,6 +251,53 @@ def test_a_file_that_has_another_name_each_night_is_found() -> None:
     assert pairs(named("mon.csv", "x.csv"), named("tue.csv")) == []
     assert pairs(named("mon.csv"), named("tue.csv", "x.csv")) == []
     assert pairs(named("mon.csv"), {"tue.csv": resource("tue.csv", b"")}) == []
+
+
+class Looked(Resource):
+    """A file, and how often somebody looked at what its job says of it."""
+
+    times: ClassVar[Counter[str]] = Counter()
+
+    @property
+    def model_extra(self) -> dict[str, Any] | None:
+        """What its job says."""
+        self.times[self.path] += 1
+        return super().model_extra
+
+
+@pytest.mark.parametrize("said", [{}, keyed("id")], ids=["no-schema", "one-schema"])
+def test_each_file_of_another_name_is_looked_at_once(said: dict[str, Any]) -> None:
+    """And not with each other one: a run may have a hundred thousand, all with names of their own."""
+    Looked.times.clear()
+    old, new = (
+        {
+            path: Looked.model_validate(dict(resource(path, b"", **said).model_dump(by_alias=True)))
+            for path in (f"{night}-{number}.csv" for number in range(500))
+        }
+        for night in ("mon", "tue")
+    )
+    assert pairs(old, new) == []
+    assert len(Looked.times) == Looked.times.total() == 1000
+
+
+def test_files_of_other_names_are_found_among_many() -> None:
+    """Each by its own schema, in the order of their new names."""
+
+    def night(*keys: str) -> dict[str, Resource]:
+        return {
+            path: resource(path, b"", **keyed(key))
+            for path, key in (one.split("=") for one in keys)
+        }
+
+    found = pairs(
+        night("a.csv=x", "b.csv=y", "c.csv=z", "d.csv=z", "same.csv=x"),
+        night("p.csv=y", "q.csv=x", "r.csv=z", "same.csv=y"),
+    )
+    assert [(a.path, b.path) for a, b in found] == [
+        ("same.csv", "same.csv"),
+        ("b.csv", "p.csv"),
+        ("a.csv", "q.csv"),
+    ]
 
 
 def many(count: int, step: int = 1) -> Iterable[dict[str, Any]]:
