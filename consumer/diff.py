@@ -4,14 +4,16 @@ import csv
 import functools
 import io
 import json
+import os
 import re
+import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
@@ -21,17 +23,27 @@ from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.layout import DESCRIPTOR, FILES
 from consumer.entries import MOST_DESCRIPTOR_BYTES, read_own_package
-from consumer.pull.folder import open_below
+from consumer.pull.folder import SPARE_BYTES, open_below
 
 MOST_SHOWN = 20
 """Records of a table that are shown, of each kind; all are counted."""
 MOST_TEXT = 500
 """Characters of a line about a file or a record."""
-MOST_RECORD = 16 * 1024**2
-"""Characters of one record, or of one line."""
+MOST_FIELDS = 10_000
+"""Characters of a record that is shown."""
+MOST_RECORD = 1024**2
+"""Characters of one record, also as it is sorted, or of one line. Its values may take fifty times as many bytes."""
+MOST_TABLES = 1000
+"""Files whose records are compared."""
+MOST_KEY = 100
+"""Fields of a primary key."""
 CHUNK = 64 * 1024
 PORTION = 20_000
 """Records that are in memory at once."""
+PORTION_BYTES = 8 * 1024**2
+"""What these may take; and what one record of each temporary file that is merged may take."""
+MOST_FILES = 64
+"""Temporary files that are merged at once."""
 IGNORE = "mayfly:ignore"
 """Of a field in a job's own schema: it changes without being news, such as the time at which a page was read."""
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -225,17 +237,51 @@ def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:
     return {one.path: one for one in resources if one.path.startswith(FILES)}
 
 
+@dataclass(slots=True)
+class Allowance:
+    """What all files of two runs may still take together.
+
+    Attributes:
+        sorted: Bytes of records; a header of a megabyte before a million short rows makes a terabyte of them.
+        shown: Characters of records that are shown; when they are used up, the others are counted only.
+    """
+
+    sorted: int = 2 * 1024**3
+    shown: int = 2 * 1024**2
+
+    def take(self, size: int) -> None:
+        """Let so many bytes be sorted.
+
+        Raises:
+            ValueError: There were too many.
+        """
+        self.sorted -= size
+        if self.sorted < 0:
+            raise ValueError("there are too many records to be sorted, or too large ones")
+
+
 def compare(
-    old: Side, new: Side, ignored: Iterable[str] = (), temporary: Path | None = None
+    old: Side,
+    new: Side,
+    ignored: Iterable[str] = (),
+    temporary: Path | None = None,
+    allowance: Allowance | None = None,
 ) -> Diff:
     """Compare two runs of a job, but for the fields of records that are ignored.
 
     Records that do not fit into memory are put into the folder `temporary` meanwhile.
     """
     before, after = results_of(old.resources), results_of(new.resources)
-    tables = []
+    allowance = allowance or Allowance()
+    tables: list[Table] = []
     for one, other in pairs(before, after):
         schema = Schema.of(other)
+        if schema and len(tables) == MOST_TABLES:
+            problem = (
+                f"it and what follows: no more than {MOST_TABLES} files of records are compared"
+            )
+            tables.append(Table(other.path, problem=problem))
+            break
         if schema and one.hash == other.hash:
             tables.append(Table(other.path))
         elif schema:
@@ -246,6 +292,7 @@ def compare(
                     schema.key,
                     {*ignored, *schema.ignored},
                     temporary=temporary,
+                    allowance=allowance,
                 )
                 tables.append(replace(table, path=other.path))
             except _UNREADABLE as error:
@@ -294,7 +341,7 @@ class Schema:
         names = [key] if isinstance(key, str) else key
         if (
             not isinstance(names, list)
-            or not names
+            or not 0 < len(names) <= MOST_KEY
             or not all(isinstance(one, str) for one in names)
         ):
             return None
@@ -341,17 +388,23 @@ def compare_records(
     ignored: Iterable[str] = (),
     *,
     temporary: Path | None = None,
+    allowance: Allowance | None = None,
 ) -> Table:
     """Compare records by their keys, in whatever order they come; millions need no more memory than thousands.
 
     Both sides are sorted by the key, in files where need be, and then read beside each other.
+
+    Raises:
+        ValueError: A record is too large, or they are too many.
+        OSError: The disk has no room for sorting them.
     """
     sums, odd = Counter[str](), 0
     shown: dict[str, list[Any]] = {"added": [], "removed": [], "changed": []}
     ignored = frozenset(ignored) - set(key)
+    allowed = allowance or Allowance()
     with ExitStack() as stack:
         first, second = (
-            _sorted((_line(one, key, ignored) for one in side), temporary, stack)
+            _sorted((_line(one, key, ignored) for one in side), _Files(temporary, stack), allowed)
             for side in (old, new)
         )
         for name, before, after in _beside(_by_key(first), _by_key(second)):
@@ -360,9 +413,11 @@ def compare_records(
                 was, now = (json.loads(one.text) if one else {} for one in (before, after))
                 kind = "changed" if before and after else "removed" if before else "added"
                 sums[kind] += 1
-                if len(shown[kind]) < MOST_SHOWN:
-                    change = Change(tuple(json.loads(name)), _fields(was, now))
-                    shown[kind].append(change if kind == "changed" else was or now)
+                if len(shown[kind]) < MOST_SHOWN and allowed.shown > 0:
+                    fields = _short(_fields(was, now) if kind == "changed" else was or now)
+                    allowed.shown -= len(_text(fields))
+                    change = Change(tuple(map(_cut, json.loads(name))), fields)
+                    shown[kind].append(change if kind == "changed" else fields)
     return Table(
         "",
         Sum(**sums),
@@ -380,22 +435,97 @@ def _line(record: Record, key: Sequence[str], ignored: frozenset[str]) -> tuple[
     return name, _text({one: value for one, value in record.items() if one not in ignored})
 
 
+def _short(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record, or what changed in it; of a large one the beginning, since a whole one takes megabytes."""
+    found: dict[str, Any] = {}
+    size = 0
+    for name, value in fields.items():
+        found[_cut(name)] = tuple(map(_cut, value)) if isinstance(value, tuple) else _cut(value)
+        size += len(_text([_cut(name), found[_cut(name)]]))
+        if size > MOST_FIELDS:
+            break
+    return found
+
+
+def _cut(value: Any) -> Any:
+    """Return a value, or the beginning of its text when that is longer than a line shows."""
+    text = value if isinstance(value, str) else _text(value)
+    return value if len(text) <= MOST_TEXT else text[:MOST_TEXT]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """Sorted lines on the disk: their bytes, and those of the longest in memory."""
+
+    lines: IO[str]
+    size: int
+    longest: int
+
+
+class _Files:
+    """Sorted lines on the disk. Files are merged before many are open, or one line of each takes much memory."""
+
+    def __init__(self, folder: Path | None, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._levels: list[list[_File]] = []
+
+    @property
+    def all(self) -> list[IO[str]]:
+        """What there is to merge in the end."""
+        return [file.lines for level in self._levels for file in level]
+
+    def add(self, lines: Iterable[str], size: int, longest: int, level: int = 0) -> None:
+        """Store lines; at each level are files that were merged as often.
+
+        Raises:
+            OSError: The disk has no room, or next to none.
+        """
+        stream = tempfile.TemporaryFile("w+", encoding="ascii", dir=self._folder)  # noqa: SIM115
+        self._stack.callback(stream.close)
+        disk = os.fstatvfs(stream.fileno())
+        if disk.f_bavail * disk.f_frsize < size + SPARE_BYTES:
+            raise OSError("the disk has no room for sorting its records")
+        stream.writelines(lines)
+        stream.seek(0)
+        if level == len(self._levels):
+            self._levels.append([])
+        here = self._levels[level]
+        here.append(_File(stream, size, longest))
+        in_memory = sum(file.longest for file in here)
+        if len(here) == MOST_FILES or (len(here) > 1 and in_memory > PORTION_BYTES):
+            self._levels[level] = []
+            merged = merge(*(file.lines for file in here))
+            self.add(
+                merged,
+                sum(file.size for file in here),
+                max(file.longest for file in here),
+                level + 1,
+            )
+            for file in here:
+                file.lines.close()
+
+
 def _sorted(
-    rows: Iterable[tuple[str, str]], folder: Path | None, stack: ExitStack
+    rows: Iterable[tuple[str, str]], files: _Files, allowance: Allowance
 ) -> Iterator[list[str]]:
     """Yield `[key, number, text]` in the order of the keys; rows of one key keep theirs."""
-    # JSON has neither tabs nor ends of lines, and no array is the beginning of another.
-    lines = (f"{name}\t{number:012}\t{text}\n" for number, (name, text) in enumerate(rows))
-    portions: list[Iterable[str]] = []
-    while portion := sorted(islice(lines, PORTION)):
-        if len(portion) < PORTION and not portions:
-            portions.append(portion)
-            break
-        file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii", dir=folder))  # noqa: SIM115
-        file.writelines(portion)
-        file.seek(0)
-        portions.append(file)
-    return (line.rstrip("\n").split("\t", 2) for line in merge(*portions))
+    portion: list[str] = []
+    size = longest = 0
+    for number, (name, text) in enumerate(rows):
+        # JSON has neither tabs nor ends of lines, and no array is the beginning of another.
+        line = f"{name}\t{number:012}\t{text}\n"
+        if len(line) > MOST_RECORD:
+            raise ValueError(f"it has a record of more than {MOST_RECORD} characters")
+        takes = sys.getsizeof(line)
+        allowance.take(takes)
+        portion.append(line)
+        size, longest = size + takes, max(longest, takes)
+        if len(portion) == PORTION or size > PORTION_BYTES:
+            files.add(sorted(portion), size, longest)
+            portion.clear()
+            size = longest = 0
+    return (line.rstrip("\n").split("\t", 2) for line in merge(*files.all, sorted(portion)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,9 +582,18 @@ def records(stream: IO[str], schema: Schema) -> Iterator[Record]:
 
 def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
     csv.field_size_limit(MOST_RECORD)  # of the process; the default is less than a page has
-    dialect = schema.dialect
+    dialect, size = schema.dialect, 0
+
+    def lines() -> Iterator[str]:
+        nonlocal size
+        for line in _lines(stream):
+            size += len(line)
+            if size > MOST_RECORD:
+                raise ValueError(f"it has a record of more than {MOST_RECORD} characters")
+            yield line
+
     rows = csv.reader(
-        _lines(stream),
+        lines(),
         delimiter=dialect.get("delimiter", ","),
         quotechar=dialect.get("quoteChar", '"'),
         escapechar=dialect.get("escapeChar"),
@@ -462,7 +601,9 @@ def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
         skipinitialspace=dialect.get("skipInitialSpace", False),
     )
     header = next(rows, []) if dialect.get("header", True) else list(schema.fields)
+    size = 0
     for row in rows:
+        size = 0
         if row:
             yield dict(zip(header, row, strict=False))
 

@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from agent.contract.descriptor import Resource
 from consumer.diff import (
     MOST_RECORD,
+    MOST_TABLES,
+    MOST_TEXT,
+    Allowance,
     Change,
     Schema,
     Side,
@@ -28,11 +31,13 @@ from consumer.diff import (
     pairs,
     records,
 )
+from consumer.pull.folder import SPARE_BYTES
 from tests.bucket.bucket import Bucket
 from tests.consumer.forging import rewrite
 from tests.consumer.pulling import NIGHTS, leave, pull_into
 from tests.consumer.serving import SECONDS, serving
 from tests.parts.command import MAYFLY, call, completed, surroundings
+from tests.parts.small_disk import PAGE, SmallDisk
 from tests.parts.waiting import wait_until
 
 CHANGED = 'mayfly_job_last_changes{change="changed",job_name="quotes",of="records",schedule="main"}'
@@ -192,6 +197,12 @@ def test_a_json_array_is_read_whole_however_it_is_cut(
         ('"x', "x.jsonl", {}),
         ("id,v\n1," + "x" * (MOST_RECORD + 1), "x.csv", {}),
         ("id,v\n1" + "," * (MOST_RECORD + 1), "fields.csv", {}),
+        ("id,v\n1" + (',"' + "x" * (MOST_RECORD // 2) + '\n"') * 20, "lines.csv", {}),
+        (
+            json.dumps({"id": 1, "v": "\u96ea" * (MOST_RECORD // 2)}, ensure_ascii=False),
+            "x.jsonl",
+            {},
+        ),
         ("id\n1\n", "two.csv", {"delimiter": "ab"}),
         ("id\n1\n", "number.csv", {"delimiter": 5}),
         ("id\n1\n", "empty.csv", {"quoteChar": ""}),
@@ -319,6 +330,69 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
     assert len(table.changed) == 20
     assert peak < 12 * 1024**2
     assert list(tmp_path.iterdir()) == []
+
+
+LARGE = 1_000_000
+
+
+def large(count: int, more: str = "") -> Iterable[dict[str, Any]]:
+    """Records of a megabyte."""
+    for number in range(count):
+        yield {"id": number * 7 % count, "text": f"{number * 7 % count % 10}" * LARGE + more}
+
+
+def test_memory_does_not_grow_with_the_size_of_records(tmp_path: Path) -> None:
+    """Neither where they are sorted, nor for those that are shown; 60 MB on each side come out right."""
+    tracemalloc.start()
+    try:
+        table = compare_records(large(61), large(60, "x"), ["id"], temporary=tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40_000_000
+    assert table.sum == Sum(removed=1, changed=60)
+    assert len(table.changed) == 20
+    assert table.changed[0] == Change(("0",), {"text": ("0" * MOST_TEXT, "0" * MOST_TEXT)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_too_much_to_be_sorted_is_told() -> None:
+    """Of all files together, however small each is; files before it are compared."""
+    old, new = (
+        side({f"{number}.csv": f"id,v\n1,{run}\n".encode() for number in range(3)}, **keyed("id"))
+        for run in "ab"
+    )
+    found = compare(old, new, allowance=Allowance(sorted=300))
+    assert [bool(table.problem) for table in found.tables] == [False, True, True]
+    assert "too many records" in found.tables[1].problem
+    shown = compare(old, new, allowance=Allowance(shown=1)).tables
+    assert [(table.sum.changed, len(table.changed)) for table in shown] == [(1, 1), (1, 0), (1, 0)]
+
+
+def test_a_header_makes_no_more_of_a_file_than_is_allowed() -> None:
+    """Each short row has all names of a long header."""
+    names = ",".join(f"{number:0100}" for number in range(100))
+    text = f"id,{names}\n" + ("1" + "," * 100 + "\n") * 1000
+    old, new = (side({"a.csv": text.encode() + more}, **keyed("id")) for more in (b"", b"2,\n"))
+    (table,) = compare(old, new, allowance=Allowance(sorted=2 * len(text))).tables
+    assert "too many records" in table.problem
+
+
+def test_no_more_than_a_thousand_files_of_records_are_compared() -> None:
+    """That of others is told once."""
+    files = {f"{number:04}.csv": b"id\n1\n" for number in range(MOST_TABLES + 2)}
+    found = compare(side(files, **keyed("id")), side(files, **keyed("id")))
+    assert len(found.tables) == MOST_TABLES + 1
+    assert [table.path for table in found.tables if table.problem] == [f"files/{MOST_TABLES}.csv"]
+
+
+def test_a_comparison_does_not_fill_the_disk(tmp_path: Path) -> None:
+    """It leaves what a pull leaves free, and is told."""
+    with SmallDisk(tmp_path / "disk") as disk:
+        disk.leave_pages(SPARE_BYTES // PAGE)
+        with pytest.raises(OSError, match="no room"):
+            compare_records(large(20), large(20), ["id"], temporary=disk.path)
+        assert list(disk.path.iterdir()) == []
 
 
 def prices(**rows: int) -> bytes:
