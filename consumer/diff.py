@@ -34,7 +34,7 @@ MOST_FIELDS = 10_000
 MOST_RECORD = 1024**2
 """Characters of one record, also as it is sorted, or of one line. Its values may take fifty times as many bytes."""
 MOST_TABLES = 1000
-"""Files whose records are compared."""
+"""Files that changed and whose records are compared."""
 MOST_KEY = 100
 """Fields of a primary key."""
 CHUNK = 64 * 1024
@@ -274,17 +274,17 @@ def compare(
     before, after = results_of(old.resources), results_of(new.resources)
     allowance = allowance or Allowance()
     tables: list[Table] = []
+    compared = 0
     for one, other in pairs(before, after):
         schema = Schema.of(other)
-        if schema and len(tables) == MOST_TABLES:
-            problem = (
-                f"it and what follows: no more than {MOST_TABLES} files of records are compared"
-            )
-            tables.append(Table(other.path, problem=problem))
-            break
         if schema and one.hash == other.hash:
             tables.append(Table(other.path))
+        elif schema and compared == MOST_TABLES:
+            problem = f"{MOST_TABLES} files that changed were compared, which is the most"
+            tables.append(Table(other.path, problem=problem))
+            break
         elif schema:
+            compared += 1
             try:
                 table = compare_records(
                     old.records(one, schema),

@@ -379,11 +379,20 @@ def test_a_header_makes_no_more_of_a_file_than_is_allowed() -> None:
 
 
 def test_no_more_than_a_thousand_files_of_records_are_compared() -> None:
-    """That of others is told once."""
-    files = {f"{number:04}.csv": b"id\n1\n" for number in range(MOST_TABLES + 2)}
-    found = compare(side(files, **keyed("id")), side(files, **keyed("id")))
-    assert len(found.tables) == MOST_TABLES + 1
-    assert [table.path for table in found.tables if table.problem] == [f"files/{MOST_TABLES}.csv"]
+    """Of those that changed; the first of the others is told."""
+    same = {f"0{number:04}.csv": b"id\n1\n" for number in range(5)}
+    old, new = (
+        side(
+            same
+            | {f"1{number:04}.csv": f"id\n{run}\n".encode() for number in range(MOST_TABLES + 2)},
+            **keyed("id"),
+        )
+        for run in "ab"
+    )
+    found = compare(old, new)
+    assert len(found.tables) == len(same) + MOST_TABLES + 1
+    assert [table.path for table in found.tables if table.problem] == [f"files/1{MOST_TABLES}.csv"]
+    assert len(found.changed) == MOST_TABLES + 2
 
 
 def test_a_comparison_does_not_fill_the_disk(tmp_path: Path) -> None:
