@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic_core import from_json, to_json
 
@@ -49,12 +49,17 @@ _VALUES = re.compile(rb"[,\[{]")
 _Document = TypeVar("_Document", bound=Descriptor)
 
 
-def read_entry(key: EntryKey, at: datetime, text: bytes) -> Entry | Invalid:
-    """Return the entry in an object that was found at a key and arrived at a time by the store's clock."""
-    entry = contract.read_entry(key, text)
+def read_entry(
+    key: EntryKey, at: datetime, text: bytes, extra: Literal["allow", "ignore"] = "allow"
+) -> Entry | Invalid:
+    """Return the entry in an object that was found at a key and arrived at a time by the store's clock.
+
+    `extra` says what becomes of a newer writer's fields.
+    """
+    entry = contract.read_entry(key, text, extra)
     if isinstance(entry, Entry) and _UNPRINTABLE.search(text):
         # Control characters, escape sequences and overrides of the direction end here, for every text alike.
-        entry = _printable_entry(key, text)
+        entry = _printable_entry(key, text, extra)
     if isinstance(entry, Invalid):
         return _invalid(entry.reason)
     problem = _entry_problem(key, at, entry)
@@ -62,8 +67,11 @@ def read_entry(key: EntryKey, at: datetime, text: bytes) -> Entry | Invalid:
 
 
 def read_again(key: EntryKey, document: bytes) -> Entry | Invalid:
-    """Return an entry that was checked before, from a document that `written` made."""
-    return contract.read_entry(key, document)
+    """Return an entry that was checked before, from a document that `written` made.
+
+    Without what a newer writer said besides: nobody at home asks for it, and all of a log is in memory at once.
+    """
+    return contract.read_entry(key, document, "ignore")
 
 
 def written(entry: Entry) -> bytes:
@@ -136,12 +144,14 @@ def _invalid(reason: str) -> Invalid:
     return Invalid(printable(reason)[:MOST_REASON])
 
 
-def _printable_entry(key: EntryKey, text: bytes) -> Entry | Invalid:
+def _printable_entry(
+    key: EntryKey, text: bytes, extra: Literal["allow", "ignore"]
+) -> Entry | Invalid:
     try:
         document = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         return Invalid(str(error))
-    return contract.read_entry(key, to_json(_printable(document)))
+    return contract.read_entry(key, to_json(_printable(document)), extra)
 
 
 def _printable(value: Any) -> Any:

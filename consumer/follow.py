@@ -5,9 +5,11 @@ was read stays, what was not is read at the next poll.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
+from typing import Literal
 
 from agent.base.errors import StoreError
 from agent.batch.fold import Arrived
@@ -168,35 +170,27 @@ async def _look_into_all(
 async def _look_into(
     bucket: Source, store: Store, look: _Look, gate: asyncio.Semaphore, turn: asyncio.Lock
 ) -> None:
-    def keep() -> None:
-        """Check what came, and keep it."""
-        arrived = [*too_large, *(_arrived(*one) for one in came)]
-        store.add(arrived)
-        look.entries += len(arrived)
-        invalid = ((one.key, one.entry) for one in arrived if isinstance(one.entry, Invalid))
-        look.invalid |= {key.text: entry.reason for key, entry in invalid}
+    def checked() -> Iterator[Arrived]:
+        """Check what came, one after the other: each may take fifty times the memory of its text."""
+        for one in chain(too_large, (_arrived(*one) for one in came)):
+            look.entries += 1
+            if isinstance(one.entry, Invalid):
+                look.invalid[one.key.text] = one.entry.reason
+            yield one
 
     known = await asyncio.to_thread(store.valid_keys, look.batch)
     async with gate:
         listed = await _log(bucket, look.batch)
-    size = 0
-    too_large: list[Arrived] = []
-    new: list[Listed] = []
-    for key, item in listed:
-        size += min(item.bytes, MOST_BYTES)
-        if key in known:
-            continue
-        if item.bytes > MOST_BYTES or size > MOST_LOG_BYTES:
-            too_large.append(Arrived(key, item.written, Invalid("it, or its log, is too large")))
-        else:
-            new.append((key, item))
+    fitting, too_large = _within_bytes(listed)
+    new = [(key, item) for key, item in fitting if key not in known]
+    too_large = [one for one in too_large if one.key not in known]
     for start in range(0, len(new) or 1, PORTION):
         some = [_read(bucket, *one, gate) for one in new[start : start + PORTION]]
         read = await asyncio.gather(*some, return_exceptions=True)
         came = [one for one in read if isinstance(one, tuple)]
         if came or too_large:
             async with turn:
-                await asyncio.to_thread(keep)
+                await asyncio.to_thread(lambda: store.add(checked()))
         too_large = []
         for problem in read:
             if isinstance(problem, BaseException):
@@ -210,9 +204,9 @@ async def read_log(bucket: Source, batch: Id) -> list[Arrived]:
         StoreError: The bucket cannot be read.
     """
     gate = asyncio.Semaphore(AT_ONCE)
-    listed = await _log(bucket, batch)
-    read = await asyncio.gather(*(_read(bucket, *one, gate) for one in listed))
-    return within_bounds(_arrived(*one) for one in read if one)
+    fitting, too_large = _within_bytes(await _log(bucket, batch))
+    read = await asyncio.gather(*(_read(bucket, *one, gate) for one in fitting))
+    return within_bounds([*too_large, *(_arrived(*one, "ignore") for one in read if one)])
 
 
 async def _log(bucket: Source, batch: Id) -> list[Listed]:
@@ -225,6 +219,20 @@ async def _log(bucket: Source, batch: Id) -> list[Listed]:
         if len(found) == 2 * MOST_ENTRIES:
             found = _first(found)
     return _first(found)
+
+
+def _within_bytes(listed: Sequence[Listed]) -> tuple[list[Listed], list[Arrived]]:
+    """Return which entries of a log are read, and what is told of the others."""
+    size = 0
+    fitting: list[Listed] = []
+    too_large: list[Arrived] = []
+    for key, item in listed:
+        size += min(item.bytes, MOST_BYTES)
+        if item.bytes > MOST_BYTES or size > MOST_LOG_BYTES:
+            too_large.append(Arrived(key, item.written, Invalid("it, or its log, is too large")))
+        else:
+            fitting.append((key, item))
+    return fitting, too_large
 
 
 def _first(found: list[Listed]) -> list[Listed]:
@@ -243,5 +251,7 @@ async def _read(
     return key, item, content
 
 
-def _arrived(key: EntryKey, item: ObjectInfo, content: bytes) -> Arrived:
-    return Arrived(key, item.written, read_entry(key, item.written, content))
+def _arrived(
+    key: EntryKey, item: ObjectInfo, content: bytes, extra: Literal["allow", "ignore"] = "allow"
+) -> Arrived:
+    return Arrived(key, item.written, read_entry(key, item.written, content, extra))

@@ -4,10 +4,11 @@
 returns `Invalid` for what is damaged or forged.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -37,7 +38,11 @@ MOST_PLANNED = 10_000
 MOST_OUTPUTS = 14
 MOST_BYTES = 2 * 1024**2
 """Of an entry; two hundred ordinary results have a hundred kilobytes."""
+MOST_VALUES = 100_000
+"""Of an entry; one with the most of everything has 73,000, and a value can take fifty times the memory of its text."""
 
+_TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""Strings; one without an end too, or each quote in it would be tried as a beginning."""
 _WITHOUT_PACKAGE = frozenset({JobStatus.SKIPPED, JobStatus.UNKNOWN})
 
 JobName = Annotated[str, Field(pattern=f"^{JOB}$")]
@@ -228,9 +233,16 @@ class Invalid:
     reason: str
 
 
-def read_entry(key: EntryKey, text: bytes) -> Entry | Invalid:
-    """Return the entry in an object that was found at a key: a copy in another place is invalid."""
-    entry = read_form(Entry, text, MOST_BYTES)
+def read_entry(
+    key: EntryKey, text: bytes, extra: Literal["allow", "ignore"] = "allow"
+) -> Entry | Invalid:
+    """Return the entry in an object that was found at a key: a copy in another place is invalid.
+
+    `extra` says what becomes of a newer writer's fields.
+    """
+    if _has_too_many_values(text):
+        return Invalid(f"it has more than {MOST_VALUES} values")
+    entry = read_form(Entry, text, MOST_BYTES, extra)
     if isinstance(entry, Invalid):
         return entry
     own = (entry.schedule, entry.batch, entry.run, entry.nonce)
@@ -248,17 +260,29 @@ def write_entry(entry: Record) -> bytes:
     text = entry.model_dump_json(exclude_none=True).encode()
     if len(text) > MOST_BYTES:
         raise ValueError(f"an entry of {len(text)} bytes; the most is {MOST_BYTES}")
+    if isinstance(entry, Entry) and _has_too_many_values(text):
+        raise ValueError(f"an entry of more than {MOST_VALUES} values")
     # model_copy() and a model that was built part by part are not checked otherwise.
     type(entry).model_validate_json(text)
     return text
 
 
-def read_form(form: type[Form], text: bytes, most: int | None = None) -> Form | Invalid:
+def _has_too_many_values(text: bytes) -> bool:
+    bare = _TEXTS.sub(b"", text)
+    return sum(map(bare.count, (b",", b"[", b"{"))) > MOST_VALUES
+
+
+def read_form(
+    form: type[Form],
+    text: bytes,
+    most: int | None = None,
+    extra: Literal["allow", "ignore"] = "allow",
+) -> Form | Invalid:
     """Return the document in an object of at most `most` bytes."""
     if most is not None and len(text) > most:
         return Invalid(f"it has {len(text)} bytes, more than {most}")
     try:
-        return form.model_validate(from_json(text, allow_inf_nan=False))
+        return form.model_validate(from_json(text, allow_inf_nan=False), extra=extra)
     except (ValueError, RecursionError) as error:
         return Invalid(reason_of(error))
 

@@ -64,6 +64,16 @@ def test_what_an_agent_writes_is_taken() -> None:
     assert read_again(KEY, written(entry)) == entry
 
 
+def test_what_a_newer_writer_says_besides_is_kept_and_not_held() -> None:
+    """The document at home has it; of a log that is folded nobody asks for it."""
+    document = changed("began.host.kernel", [[]] * 1000)
+    entry = read(document)
+    assert isinstance(entry, Entry)
+    kept = written(entry)
+    assert json.loads(kept)["began"]["host"]["kernel"] == [[]] * 1000
+    assert read_again(KEY, kept) == examples.full_entry()
+
+
 def test_what_names_years_to_come_is_forged_whatever_it_says() -> None:
     """An entry need not have a beginning; its run or its batch would be the newest for ever, and hide what is."""
     key = replace(KEY, batch=replace(BATCH, name="89990101T000000Z"))
@@ -169,7 +179,8 @@ def test_whatever_is_put_anywhere_is_taken_or_has_a_reason(path: str, value: obj
     """Never an exception; and what is taken is taken again from what home keeps."""
     said = read(changed(path, value))
     if isinstance(said, Entry):
-        assert read_again(KEY, written(said)) == said
+        assert read(written(said)) == said
+        assert read_again(KEY, written(said)) == read_entry(KEY, AT, written(said), "ignore")
     else:
         assert said.reason.isprintable()
 

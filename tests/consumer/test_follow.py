@@ -1,6 +1,7 @@
 """How home keeps up with a bucket: what it asks for, what it knows then, and what a store's failures cost."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -235,6 +236,27 @@ async def test_what_is_no_entry_is_told_once(
     assert local.bucket.asked.count(f"GET {key.text}") == fetched
     assert local.status(writer.run) is RunStatus.RUNNING
     assert (await local.polls()).invalid == {}
+
+
+async def test_a_forged_log_takes_no_more_memory_than_its_text(local: Home, folder: Bucket) -> None:
+    """A million lists have three megabytes there, and seventy in memory: they are let go of one entry at a time."""
+    writer = leave_run(folder.objects, STARTED, until="planned")
+    forged: list[list[object]] = [[]] * 45_000
+    for _ in range(24):
+        writer.append(weather=forged)
+    writer.append(closed=writer.closed(weather=forged))
+    tracemalloc.start()
+    try:
+        said = await local.polls()
+        batch, run = local.run(writer.run)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (said.entries, said.invalid) == (27, {})
+    assert batch.status(run) is RunStatus.SUCCEEDED
+    assert run.closed is not None
+    assert not run.closed.model_extra
+    assert peak < 40 * 1024**2
 
 
 async def test_keys_that_are_none_are_passed_over(local: Home, folder: Bucket) -> None:

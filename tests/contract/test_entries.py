@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from agent.contract.entries import (
     MOST_BYTES,
     MOST_JOBS,
+    MOST_OUTPUTS,
+    MOST_PLANNED,
+    MOST_VALUES,
     Closed,
     Entry,
     Invalid,
+    LeftOut,
+    Output,
+    Planned,
     StoodBack,
     read_entry,
     write_entry,
@@ -84,6 +90,9 @@ def began_until(deadline: str) -> bytes:
         (b"\xff\xfe", "expected value"),
         (b"[" * 100_000, "recursion"),
         (b" " * (MOST_BYTES + 1), "more than"),
+        (changed(weather=[[]] * MOST_VALUES), "more than 100000 values"),
+        (changed(weather=[{"sun": []}] * (MOST_VALUES // 2)), "more than 100000 values"),
+        (b'"' + b'\\"' * 1_000_000, "EOF"),
         (changed(weather=float("nan")), "expected value"),
         (changed(run=OTHER), "is not an object of its run"),
         (changed(run=OTHER, jobs=[], log=[], closed=None), "another entry than its key says"),
@@ -163,6 +172,24 @@ def test_a_writer_cannot_exceed_a_bound() -> None:
     large = Closed(status=RunStatus.FAILED, finished=STARTED, weather="x" * MOST_BYTES)
     with pytest.raises(ValueError, match="the most is"):
         write_entry(entry(closed=large))
+
+
+def test_an_entry_with_the_most_of_everything_has_room() -> None:
+    """Whatever is in its texts; values that only forgeries have are not written either."""
+    names = tuple(f"j{number}" for number in range(MOST_PLANNED))
+    left_out = tuple(LeftOut(name=name, reason="[,{") for name in names)
+    outputs = (Output(files=1, items=1, seconds=1.0),) * MOST_OUTPUTS
+    jobs = tuple(ended(name, message=",[{" * 600, outputs=outputs) for name in names[:MOST_JOBS])
+    full = entry(
+        began=began(),
+        planned=Planned(count=MOST_PLANNED, jobs=names, left_out=left_out),
+        jobs=jobs,
+        log=(an_object(LogKey(RUN, 0).text),) * 1000,
+        closed=closed(pending=names),
+    )
+    assert read_entry(KEY, write_entry(full)) == full
+    with pytest.raises(ValueError, match="values"):
+        write_entry(entry(weather=[[]] * MOST_VALUES))
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,8 @@ def _entry(data: bytes) -> None:
     if isinstance(entry, Invalid):
         _told(entry)
         return
-    assert home.read_again(KEY, home.written(entry)) == entry
+    assert home.read_entry(KEY, NOW, home.written(entry)) == entry
+    assert isinstance(home.read_again(KEY, home.written(entry)), Entry)
     _claimed(KEY, entry)
     for text, _ in entry._objects():
         assert parse_key(text) is not None
