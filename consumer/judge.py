@@ -5,12 +5,12 @@ the grace, and no run of the schedule was under way then. What a run began for i
 time that was due. A job is judged by what became of it in each batch, or group of shards, in which it was due.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property, partial
-from itertools import pairwise, takewhile
+from itertools import accumulate, pairwise, takewhile
 from statistics import median
 from zoneinfo import ZoneInfo
 
@@ -19,14 +19,19 @@ from agent.contract.facts import Schedule
 from agent.contract.results import RunStatus
 from consumer.groups import Group, Outcome, State, groups_of, last_of
 from consumer.model import History, Job
-from consumer.schedule import Times, between, times_of
+from consumer.schedule import MOST, Times, between, times_of
 
 EARLY = timedelta(minutes=5)
 """By how much the clock of a machine may be behind, so that its run seems to begin before it was due."""
+MOST_SCHEDULES = 100
+"""Schedules that are judged, those that came first; each takes time and memory, and anybody can forge one more."""
+MOST_CHANGES = 100
+"""Of one schedule, the newest; before them nothing is said to be missed."""
 SHARDED = 5
 """Groups of shards that are shown."""
 RECENT = 14
 """Successes of which the median is given: as many as `expect.drop` compares with."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 _Event = tuple[datetime, State, tuple[str, ...]]
@@ -193,12 +198,14 @@ class Judged:
     Attributes:
         zone: Whose days count, for what belongs to no schedule.
         jobs: Of the newest release of each schedule, by name.
+        not_judged: How many schedules there are besides.
     """
 
     now: datetime
     zone: tzinfo
     schedules: tuple[ScheduleFacts, ...] = ()
     jobs: tuple[JobFacts, ...] = ()
+    not_judged: int = 0
 
     @property
     def groups(self) -> list[Group]:
@@ -217,9 +224,9 @@ def judge(history: History, rules: Rules) -> Judged:
     by_schedule = groups_of(history)
     if not by_schedule and rules.schedule:
         by_schedule = {"main": []}
+    first = sorted(by_schedule, key=lambda name: (_came(by_schedule[name]), name))[:MOST_SCHEDULES]
     schedules = tuple(
-        _schedule(name, groups, history.since, rules)
-        for name, groups in sorted(by_schedule.items())
+        _schedule(name, by_schedule[name], history.since, rules) for name in sorted(first)
     )
     jobs = [job for one in schedules for job in _jobs(one, rules.now)]
     newest = max(
@@ -227,7 +234,13 @@ def judge(history: History, rules: Rules) -> Judged:
     )
     zone = rules.zone or (newest.zone if newest else UTC)
     jobs.sort(key=lambda job: (job.name, job.schedule))
-    return Judged(rules.now, zone, schedules, tuple(jobs))
+    return Judged(rules.now, zone, schedules, tuple(jobs), len(by_schedule) - len(schedules))
+
+
+def _came(groups: Iterable[Group]) -> datetime:
+    """Return when a run of a schedule first began by the store's clock: what others say of times can be forged."""
+    runs = (run for group in groups for batch in group.batches for run in batch.runs)
+    return min((run.first for run in runs if run.began), default=_NEVER)
 
 
 # Schedules.
@@ -282,12 +295,11 @@ def _spans(groups: Sequence[Group], since: datetime | None, rules: Rules) -> Ite
             [*(group.at for group in groups[:1]), *([since] if since else [])], default=None
         )
         said = [(first or rules.now, rules.schedule)]
-    for (start, schedule), (end, following) in pairwise([*said, (rules.now, None)]):
+    at = [group.at for group in groups]
+    for (start, schedule), (end, following) in pairwise([*said[-MOST_CHANGES:], (rules.now, None)]):
         if schedule is not None:
-            mine = [group for group in groups if start <= group.at]
-            if following is not None:
-                mine = [group for group in mine if group.at < end]
-            yield _Span(schedule, start, end, mine)
+            last = bisect_left(at, end) if following else len(at)
+            yield _Span(schedule, start, end, groups[bisect_left(at, start) : last])
 
 
 def _anchor(span: _Span) -> datetime:
@@ -296,12 +308,17 @@ def _anchor(span: _Span) -> datetime:
     return slots[-1] if slots else span.groups[-1].at if span.groups else span.since
 
 
-def _all_dues(spans: Iterable[tuple[_Span, Times]]) -> list[tuple[datetime, timedelta]]:
-    """Return when runs were due, each with its grace, the oldest first."""
+def _all_dues(spans: Sequence[tuple[_Span, Times]]) -> list[tuple[datetime, timedelta]]:
+    """Return when runs were due, each with its grace, the oldest first; of more than `MOST`, the latest."""
+    dues: list[tuple[_Span, list[tuple[datetime, timedelta]]]] = []
+    left = MOST
+    for span, times in reversed(spans):
+        if left > 0:
+            dues.append((span, _dues(span, times, left)))
+            left -= len(dues[-1][1])
     found: list[tuple[datetime, timedelta]] = []
     came: Sequence[Group] = ()
-    for span, times in spans:
-        mine = [*_dues(span, times)]
+    for span, mine in reversed(dues):
         # Nobody says when the schedule changed: the first run by the new one stands for the last time by the old.
         if found and mine and not any(group.at >= found[-1][0] - EARLY for group in came):
             found.pop()
@@ -310,17 +327,16 @@ def _all_dues(spans: Iterable[tuple[_Span, Times]]) -> list[tuple[datetime, time
     return found
 
 
-def _dues(span: _Span, times: Times) -> Iterator[tuple[datetime, timedelta]]:
-    """Yield when runs were due; the first is that for which the first run came, if it came within the grace."""
+def _dues(span: _Span, times: Times, most: int) -> list[tuple[datetime, timedelta]]:
+    """Return when runs were due; the first is that for which the first run came, if it came within the grace."""
     grace = timedelta(seconds=span.schedule.grace_seconds)
-    since = span.since + EARLY
-    for due in between(times, min(span.since - grace, since), span.until):
-        if due >= span.since or _next(times, due) > since:
-            yield due, grace
-
-
-def _next(times: Times, due: datetime) -> datetime:
-    return times.after(due) or datetime.max.replace(tzinfo=UTC)
+    dues = between(times, span.since, span.until, most)
+    if len(dues) < most:
+        before = between(times, span.since - grace, min(span.since, span.until), 1)
+        following = dues[0] if dues else times.after(before[0]) if before else None
+        if (following or _NEVER) > span.since + EARLY:
+            dues = before + dues
+    return [(due, grace) for due in dues]
 
 
 def _occurrences(
@@ -330,7 +346,9 @@ def _occurrences(
     found: dict[int, list[Group]] = {}
     for group in groups:
         found.setdefault(_place(group, moments), []).append(group)
-    spans = [*_under_way(groups, now)]
+    spans = sorted(_under_way(groups, now))
+    starts = [start for start, _ in spans]
+    ends = [*accumulate((end for _, end in spans), max)]
     for place, (due, grace) in enumerate(dues):
         mine = tuple(found.get(place, ()))
         until = due + grace
@@ -341,7 +359,8 @@ def _occurrences(
             state = last_of(group.state(now) for group in mine)
             yield Occurrence(due, until, mine, state, began > until)
         else:
-            waits = now <= until or any(start <= due <= end for start, end in spans)
+            before = bisect_right(starts, due)
+            waits = now <= until or (before > 0 and due <= ends[before - 1])
             yield Occurrence(due, until, (), State.NONE if waits else State.MISSED)
 
 

@@ -20,8 +20,8 @@ from agent.contract.facts import Schedule
 
 MOST = 2000
 """Times that are counted back: a job that runs each hour has twelve weeks."""
-MOST_STEPS = 10_000
-"""Times that are looked at for them: a cron with a year of its own skips the other years."""
+MOST_STEPS = 4000
+"""Times that are looked at for them, and days without one: a cron with a year of its own skips ten others."""
 
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 """Those of EventBridge. Outside nothing is due: the calendar ends soon after, and whoever counts on raises."""
@@ -69,12 +69,20 @@ class Cron:
     def _times(self, start: datetime, *, reverse: bool = False) -> Iterator[tuple[datetime, bool]]:
         """Yield the times of the five fields, and whether each is one at which a run is expected."""
         local = start.astimezone(self.zone).replace(tzinfo=None)
-        for wall in islice(CronSim(self.fields, local, reverse=reverse), MOST_STEPS):
-            if not FIRST_YEAR <= wall.year <= LAST_YEAR:
+        walls = CronSim(self.fields, local, reverse=reverse)
+        for _ in range(MOST_STEPS):
+            wall = next(walls, None)
+            if wall is None or not FIRST_YEAR <= wall.year <= LAST_YEAR:
                 return
             time = wall.replace(tzinfo=self.zone).astimezone(UTC)
             exists = time.astimezone(self.zone).replace(tzinfo=None) == wall
-            yield time, exists and self.fits(wall.date())
+            fits = self.fits(wall.date())
+            yield time, exists and fits
+            if not fits:  # nor does any other time of the day
+                edge = (
+                    wall.replace(hour=0, minute=0) if reverse else wall.replace(hour=23, minute=59)
+                )
+                walls = CronSim(self.fields, edge, reverse=reverse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +140,9 @@ def times_of(schedule: Schedule, anchor: datetime) -> Times | Invalid:
         return Invalid(f"the schedule {printable(text)[:100]!r} cannot be read: {error}")
 
 
-def between(times: Times, since: datetime, until: datetime) -> list[datetime]:
-    """Return the times from `since` to before `until`, oldest first; of more than `MOST`, the latest."""
-    return [*islice(times.back(until, since), MOST)][::-1]
+def between(times: Times, since: datetime, until: datetime, most: int = MOST) -> list[datetime]:
+    """Return the times from `since` to before `until`, oldest first; of more than `most`, the latest."""
+    return [*islice(times.back(until, since), most)][::-1]
 
 
 def _parse(text: str, zone: ZoneInfo, anchor: datetime) -> Times:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from agent.contract.ids import is_run_id
 from agent.contract.results import JobCause, RunStatus
 from consumer.groups import Group, Outcome, State
-from consumer.judge import JobFacts, Judged, ScheduleFacts
+from consumer.judge import MOST_SCHEDULES, JobFacts, Judged, ScheduleFacts
 from consumer.page.given import Health, Problem, Pull
 
 
@@ -135,6 +135,14 @@ def verdict(judged: Judged, health: Health | None = None) -> Verdict:
     latest = [_latest(one, jobs.get(one.name, ()), judged.now) for one in judged.schedules]
     latest.sort(key=lambda one: (one.at is not None, one.at or judged.now), reverse=True)
     troubles = [*_of_home(health)] if health else []
+    if judged.not_judged:
+        troubles.append(
+            Trouble(
+                Kind.REJECTED,
+                subject=f"{judged.not_judged} schedules",
+                message=f"they came after {MOST_SCHEDULES} others, and are not judged",
+            )
+        )
     for schedule in judged.schedules:
         troubles += _of_schedule(schedule, jobs.get(schedule.name, ()), judged.now)
     troubles.sort(key=lambda one: (_ORDER.index(one.kind), -one.days, -one.times, one.jobs))

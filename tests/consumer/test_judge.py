@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -12,9 +13,18 @@ from hypothesis import strategies as st
 from agent.batch.fold import Arrived
 from agent.contract.ids import Batch as Id
 from consumer.groups import State
-from consumer.judge import JobFacts, Judged, Rules, ScheduleFacts, judge
+from consumer.judge import (
+    MOST_CHANGES,
+    MOST_SCHEDULES,
+    JobFacts,
+    Judged,
+    Rules,
+    ScheduleFacts,
+    judge,
+)
 from consumer.model import History
 from consumer.page.verdict import Kind, verdict
+from consumer.schedule import MOST
 from tests.consumer.nights import (
     BERLIN,
     DAY,
@@ -336,6 +346,33 @@ def test_two_schedules_in_one_bucket_do_not_meet() -> None:
     for name, missed in (("prod", ["20 02:00", "21 02:00", "22 02:00"]), ("test", [])):
         found = seen(said, name)
         assert (found["missed"], found["job missed"]) == (missed, {"quotes": missed})
+
+
+def test_forged_schedules_are_told_and_not_judged() -> None:
+    """However long ago they say that they ran: the bucket knows when they came. Each would have series of its own."""
+    runs = started_by(EARLY, "18 02:00", 3, name="mine")
+    for number in range(MOST_SCHEDULES + 30):
+        log = attempt("01 02:00", schedule=EARLY, name=f"forged-{number}")
+        runs.append([replace(one, at=one.at + 20 * DAY) for one in log])
+    said = judged("22 12:00", *runs)
+    assert (len(said.schedules), said.not_judged) == (MOST_SCHEDULES, 31)
+    assert seen(said, "mine")["missed"] == ["21 02:00", "22 02:00"]
+    (told,) = [one for one in verdict(said).troubles if one.kind is Kind.REJECTED]
+    assert told.subject == "31 schedules"
+
+
+def test_a_schedule_that_each_run_changes_has_no_more_times_than_another() -> None:
+    """The last ones, however many changes there were."""
+    each_minute = [nightly("* * * * *", grace) for grace in ("10m", "15m")]
+    runs = [attempt(f"{day:02} 02:00", schedule=each_minute[day % 2]) for day in range(1, 11)]
+    found = schedule_of(judged("11 12:00", *runs)).occurrences
+    assert len(found) == MOST
+    assert (found[-1].due, found[0].due) == (tokyo("11 11:59"), tokyo("10 02:40"))
+    hourly = [nightly("0 * * * *", grace) for grace in ("10m", "15m")]
+    first = tokyo("01 02:00")
+    runs = [attempt(first + n * HOUR, schedule=hourly[n % 2]) for n in range(MOST_CHANGES + 50)]
+    found = schedule_of(judged("11 12:00", *runs)).occurrences
+    assert found[0].due == first + 50 * HOUR
 
 
 starts = st.lists(

@@ -1,7 +1,8 @@
 """When runs are due, by the expressions that schedulers take."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.contract.entries import Invalid
 from agent.contract.facts import Schedule
-from consumer.schedule import MOST, Times, between, times_of
+from consumer.schedule import MOST, Cron, Times, between, times_of
 
 ANCHOR = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -135,6 +136,19 @@ def test_a_schedule_of_each_minute_is_bounded() -> None:
     assert len(between(usable("* * * * *"), NOW - timedelta(days=400), NOW)) == MOST
 
 
+def test_days_without_a_time_are_looked_at_once() -> None:
+    """And not each minute of them, whatever year somebody asks for."""
+    asked: list[date] = []
+
+    def fits(day: date) -> bool:
+        asked.append(day)
+        return False
+
+    times = Cron("* * * * *", ZoneInfo("Europe/Berlin"), fits)
+    assert between(times, NOW - timedelta(days=400), NOW) == []
+    assert len(asked) == len(set(asked)) <= 403
+
+
 EXPRESSIONS = (
     "30 2 * * *",
     "0 */5 * * *",
@@ -142,6 +156,7 @@ EXPRESSIONS = (
     "cron(15 0/3 * * ? *)",
     "rate(7 hours)",
     "cron(0 2 L * ? *)",
+    "cron(0/20 0,23 15W * ? 2025/2)",
     "at(2026-10-25T02:30:00)",
 )
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo", "Australia/Lord_Howe")
