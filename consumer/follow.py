@@ -29,6 +29,8 @@ MOST_ENTRIES = 25_000
 """Of one batch that are read; a run that commits every four seconds has fewer in a day."""
 MOST_LOG_BYTES = 32 * 1024**2
 """Of one batch's entries together: those of ten thousand jobs have ten megabytes."""
+MOST_AGAIN = 50
+"""Of them, those that are looked into because of entries that could not be read: each costs a LIST a day."""
 AT_ONCE = 16
 """Requests that wait for the store."""
 PORTION = 64
@@ -37,9 +39,12 @@ SECONDS = 300.0
 """For a listing of the index, and for a look into one log."""
 PATIENCE = timedelta(hours=1)
 """For how long an entry is looked for at each poll that its pointer told of and that is not there."""
+AGAIN = timedelta(days=1)
+"""After which it is asked whether an entry that could not be read is still there, as it was."""
 
 Listed = tuple[EntryKey, ObjectInfo]
 """An entry in a listing."""
+_TOO_LARGE = "it, or its log, is too large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,11 @@ async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SEC
     # Where there is no room, the logs come first that earlier pointers told of.
     room = await asyncio.to_thread(store.unasked) + MOST_POINTERS <= MOST_KEPT
     goes_on = room and await _read_index(bucket, store, now, seconds)
-    batches = await asyncio.to_thread(_to_look_into, store, now)
-    looks = await _look_into_all(bucket, store, batches[:MOST_LOOKS], now, seconds)
+    looks = await asyncio.to_thread(_to_look_into, store, now)
+    many, looks = len(looks) > MOST_LOOKS, looks[:MOST_LOOKS]
+    await _look_into_all(bucket, store, looks, now, seconds)
     looked = tuple(look.batch for look in looks if not look.problem)
-    left = bool(looked) and (len(batches) > MOST_LOOKS or not room)
+    left = bool(looked) and (many or not room)
     if left:  # not those that were looked for in vain, and are once more by each poll for a while
         left = bool(await asyncio.to_thread(lambda: store.unasked() or store.due(now)))
     return Poll(
@@ -117,28 +123,34 @@ async def _pointers(bucket: Source, after: str, seconds: float) -> tuple[list[Po
     return found, keys[-1] if more else ""
 
 
-def _to_look_into(store: Store, now: datetime) -> list[Id]:
-    """Return the batches that have news, and those of which a run should have ended."""
-    expected = store.expected(now - PATIENCE, MOST_LOOKS + 1)
-    return list(dict.fromkeys([*store.due(now), *expected]))
-
-
 @dataclass(slots=True)
 class _Look:
-    """What one look into a batch's log brought; `problem` when it did not end."""
+    """What one look into a batch's log brought; `problem` when it did not end.
+
+    One that is not `whole` reads nothing again that could not be read and is still as it was.
+    """
 
     batch: Id
+    whole: bool
     entries: int = 0
     invalid: dict[str, str] = field(default_factory=dict)
     problem: str = ""
 
 
+def _to_look_into(store: Store, now: datetime) -> list[_Look]:
+    """Return the batches of which a run should have ended, some with what could not be read, and those with news."""
+    due, expected = store.due(now), store.expected(now - PATIENCE, MOST_LOOKS + 1)
+    again = store.unread(now - AGAIN, MOST_AGAIN)
+    whole = {*due, *expected, *(batch for batch, by_another in again.items() if by_another)}
+    batches = dict.fromkeys([*due, *again, *expected])
+    return [_Look(batch, batch in whole) for batch in batches]
+
+
 async def _look_into_all(
-    bucket: Source, store: Store, batches: Sequence[Id], now: datetime, seconds: float
-) -> list[_Look]:
+    bucket: Source, store: Store, looks: Sequence[_Look], now: datetime, seconds: float
+) -> None:
     # An entry takes ten times the memory of its text: of one log at a time, while the others are fetched.
     gate, turn = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
-    looks = [_Look(batch) for batch in batches]
     waiting = iter(looks)
 
     async def work() -> None:
@@ -164,7 +176,6 @@ async def _look_into_all(
         unusable += errors.exceptions
     if unusable:
         raise unusable[0]
-    return looks
 
 
 async def _look_into(
@@ -181,6 +192,16 @@ async def _look_into(
     known = await asyncio.to_thread(store.valid_keys, look.batch)
     async with gate:
         listed = await _log(bucket, look.batch)
+    unread = await asyncio.to_thread(store.invalid, look.batch)
+    if len(listed) < MOST_ENTRIES and (gone := unread.keys() - {key for key, _ in listed}):
+        await asyncio.to_thread(store.forget, gone)
+    if not look.whole:
+        # What did not fit fits once others are deleted.
+        known |= {
+            key
+            for key, item in listed
+            if key in unread and unread[key][0] == item.written and unread[key][1] != _TOO_LARGE
+        }
     fitting, too_large = _within_bytes(listed)
     new = [(key, item) for key, item in fitting if key not in known]
     too_large = [one for one in too_large if one.key not in known]
@@ -229,7 +250,7 @@ def _within_bytes(listed: Sequence[Listed]) -> tuple[list[Listed], list[Arrived]
     for key, item in listed:
         size += min(item.bytes, MOST_BYTES)
         if item.bytes > MOST_BYTES or size > MOST_LOG_BYTES:
-            too_large.append(Arrived(key, item.written, Invalid("it, or its log, is too large")))
+            too_large.append(Arrived(key, item.written, Invalid(_TOO_LARGE)))
         else:
             fitting.append((key, item))
     return fitting, too_large

@@ -18,6 +18,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from agent import __version__
 from agent.base.errors import UsageError
 from agent.batch.fold import Arrived, fold
 from agent.batch.follow import Cursor, next_look
@@ -50,6 +51,7 @@ MIGRATIONS = (
       schedule TEXT, job TEXT, run TEXT NOT NULL, sum TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (schedule, job)
     );
     """,
+    "CREATE INDEX entry_invalid ON entry (batch) WHERE document IS NULL;",
 )
 """What brings a file from version n to n + 1 (`PRAGMA user_version`). Never change one that was released: add one."""
 FOLDED = "4"
@@ -219,6 +221,37 @@ class Store:
                 "SELECT key FROM entry WHERE batch = ? AND document IS NOT NULL", (_name(batch),)
             )
             return {key for (text,) in rows if (key := _entry_key(text))}
+
+    def invalid(self, batch: Id) -> dict[EntryKey, tuple[datetime, str]]:
+        """Return the entries of a batch that could not be read: when each arrived, and why."""
+        with self._reading() as connection:
+            log = _entries(connection, "batch = ? AND document IS NULL", _name(batch))
+        return {
+            one.key: (one.at, one.entry.reason) for one in log if isinstance(one.entry, Invalid)
+        }
+
+    def unread(self, since: datetime, most: int) -> dict[Id, bool]:
+        """Return batches with entries that could not be read, those first that were not looked into for longest.
+
+        They were not looked into since a time, or not by this version of mayfly: whether that is so stands beside them.
+        """
+        with self._reading() as connection:
+            updated = _about(connection)["updated"]
+            rows = connection.execute(
+                "SELECT batch, looked < ?1 FROM (SELECT DISTINCT batch FROM entry WHERE document IS NULL)"
+                " CROSS JOIN batch USING (batch) WHERE looked < max(?1, ?2) ORDER BY looked LIMIT ?3",
+                (updated, _iso(since), most),
+            )
+            return {_id(name): bool(by_another) for name, by_another in rows}
+
+    def forget(self, keys: Iterable[EntryKey]) -> None:
+        """Forget entries that could not be read: they are no longer in the bucket."""
+        gone = json.dumps([key.text for key in keys])
+        with self._writing() as connection:
+            connection.execute(
+                "DELETE FROM entry WHERE document IS NULL AND key IN (SELECT value FROM json_each(?))",
+                (gone,),
+            )
 
     def add(self, arrived: Iterable[Arrived]) -> None:
         """Keep objects of batches' logs; what arrived first under a key stays."""
@@ -506,6 +539,10 @@ def _begin(connection: sqlite3.Connection, name: str, bucket: str, now: datetime
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     about = [("bucket", bucket), ("since", _iso(now)), ("folded", FOLDED)]
     connection.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", about)
+    if _about(connection).get("version") != __version__:
+        # It may understand what the one before could not read.
+        mine = [("version", __version__), ("updated", _iso(now))]
+        connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", mine)
     if _about(connection)["folded"] != FOLDED:
         connection.execute("UPDATE batch SET folded = NULL")
         connection.execute("INSERT OR REPLACE INTO about VALUES ('folded', ?)", (FOLDED,))

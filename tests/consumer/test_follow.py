@@ -1,8 +1,10 @@
 """How home keeps up with a bucket: what it asks for, what it knows then, and what a store's failures cost."""
 
 import asyncio
+import sqlite3
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from agent.base.errors import StoreError
 from agent.batch.follow import Cursor
+from agent.contract.entries import MOST_BYTES
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import INDEX, EntryKey, PointerKey, batch_prefix
 from agent.contract.results import RunStatus
@@ -257,6 +260,105 @@ async def test_a_forged_log_takes_no_more_memory_than_its_text(local: Home, fold
     assert run.closed is not None
     assert not run.closed.model_extra
     assert peak < 40 * 1024**2
+
+
+LOST = STARTED + 2 * timedelta(days=1)
+"""When nothing more is expected of a run that may have begun."""
+
+
+def forged_entry(folder: Bucket, number: int = 0, content: bytes = b"{" * 50) -> EntryKey:
+    """Put what is no entry, with a pointer, into a log of its own."""
+    writer = RunWriter(folder.objects, STARTED + number * SECOND)
+    folder.objects.put(PointerKey(writer.now, "closed", writer.key).text, b"")
+    writer.put(writer.key.text, content)
+    return writer.key
+
+
+async def test_what_is_no_entry_is_told_until_it_is_deleted(local: Home, folder: Bucket) -> None:
+    """It is asked for once a day, by one LIST; nobody hears of it for a year after somebody has cleaned up."""
+    key = forged_entry(folder)
+    await local.polls(LOST)
+    local.bucket.took()
+    await local.polls(LOST + 23 * HOUR)
+    assert local.bucket.took() == ["LIST index"]
+    assert (await local.polls(LOST + 25 * HOUR)).invalid == {}
+    assert local.bucket.took() == ["LIST index", "LIST batches"]
+    assert list(local.store.history().invalid) == [key.text]
+    for text in (key.text, *folder.objects.keys(INDEX)):
+        folder.objects.delete(text)
+    await local.polls(LOST + 26 * HOUR)
+    assert list(local.store.history().invalid) == [key.text]
+    await local.polls(LOST + 50 * HOUR)
+    history = local.store.history()
+    assert (history.invalid, history.missing, history.runs) == ({}, 0, [])
+    local.bucket.took()
+    await local.polls(LOST + 75 * HOUR)
+    assert local.bucket.took() == ["LIST index"]
+
+
+async def test_a_bucket_full_of_forgeries_makes_no_poll_expensive(
+    local: Home, folder: Bucket
+) -> None:
+    """Each day's polls share the work, and no content is read again."""
+    count = follow.MOST_AGAIN + 10
+    for number in range(count):
+        forged_entry(folder, number)
+    await local.polls(LOST)
+    local.bucket.took()
+    asked = []
+    for minute in range(3):
+        await local.polls(LOST + 25 * HOUR + minute * MINUTE)
+        asked.append(local.bucket.took())
+    assert [one.count("LIST batches") for one in asked] == [follow.MOST_AGAIN, 10, 0]
+    assert not any("GET batches" in one for one in asked)
+
+
+async def test_what_an_older_home_could_not_read_is_read_after_an_update(
+    folder: Bucket, tmp_path: Path
+) -> None:
+    """A machine may be newer than home for a while; what stays as it was is not read by the same home again."""
+    home, path = Home(folder), tmp_path / "history"
+    home.store = Store.open(path, "bucket", NOW)
+    writer = leave_run(folder.objects, STARTED, until="jobs")
+    key = writer.key
+    said = writer.append(closed=writer.closed())
+    good = folder.objects.get(said.text)
+    writer.put(key.text, b"of a newer agent")
+    await home.polls(LOST)
+    assert home.status(writer.run) is RunStatus.LOST
+    writer.put(key.text, good)
+    await home.polls(LOST + 25 * HOUR)
+    assert list(home.store.history().invalid) == [key.text]
+    home.store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE about SET value = '0.1.0' WHERE name = 'version'")
+    home.store = Store.open(path, "bucket", LOST + 26 * HOUR)
+    home.bucket.took()
+    await home.polls(LOST + 26 * HOUR)
+    assert home.bucket.took() == ["LIST index", "LIST batches", "GET batches"]
+    assert home.status(writer.run) is RunStatus.SUCCEEDED
+    assert home.store.history().invalid == {}
+    home.store.close()
+
+
+async def test_what_found_no_room_in_a_log_is_read_when_others_are_deleted(
+    local: Home, folder: Bucket
+) -> None:
+    """Somebody filled it before the run ended; and what was put in the place of a broken entry is read as well."""
+    writer = leave_run(folder.objects, STARTED, until="jobs")
+    flood = [replace(writer.key, nonce="f" * 8, number=number) for number in range(16)]
+    for key in flood:
+        writer.put(key.text, b" " * MOST_BYTES)
+    writer.after += MINUTE
+    key = writer.append(closed=writer.closed())
+    await local.polls(LOST)
+    assert key.text in local.store.history().invalid
+    for one in flood[1:]:
+        folder.objects.delete(one.text)
+    writer.put(flood[0].text, b"{}")
+    await local.polls(LOST + 25 * HOUR)
+    assert local.status(writer.run) is RunStatus.SUCCEEDED
+    assert "Field required" in local.store.history().invalid[flood[0].text]
 
 
 async def test_keys_that_are_none_are_passed_over(local: Home, folder: Bucket) -> None:
