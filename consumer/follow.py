@@ -70,7 +70,7 @@ async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SEC
     """Bring a history up to date; the index, and each log, may take so many seconds.
 
     Raises:
-        StoreError: The index cannot be listed.
+        StoreError: The index cannot be listed, or no object can be read.
         HistoryError: The history cannot be written.
     """
     # Where there is no room, the logs come first that earlier pointers told of.
@@ -80,14 +80,21 @@ async def poll(bucket: Source, store: Store, now: datetime, seconds: float = SEC
     many, looks = len(looks) > MOST_LOOKS, looks[:MOST_LOOKS]
     await _look_into_all(bucket, store, looks, now, seconds)
     looked = tuple(look.batch for look in looks if not look.problem)
+    failed = tuple((look.batch, look.problem) for look in looks if look.problem)
+    entries = sum(look.entries for look in looks)
+    # Keys that may list and not read: who took that for a night without news would call it missed.
+    if failed and not entries and not await _is_readable(bucket, store, seconds):
+        (batch, problem), count = failed[0], len(failed)
+        name = f"{batch.schedule}/{batch.name}"
+        raise StoreError(f"no log could be read, of {count} with news, such as {name}: {problem}")
     left = bool(looked) and (many or not room)
     if left:  # not those that were looked for in vain, and are once more by each poll for a while
         left = bool(await asyncio.to_thread(lambda: store.unasked() or store.due(now)))
     return Poll(
         looked,
-        sum(look.entries for look in looks),
+        entries,
         {key: reason for look in looks for key, reason in look.invalid.items()},
-        tuple((look.batch, look.problem) for look in looks if look.problem),
+        failed,
         goes_on or left,
     )
 
@@ -162,9 +169,9 @@ async def _look_into_all(
                 look.problem = f"the store took longer than {seconds:g} s"
             except StoreError as error:
                 look.problem = error.with_remedy
-            else:
-                async with turn:
-                    await asyncio.to_thread(store.looked, look.batch, now)
+            keep = store.announced if look.problem else store.looked
+            async with turn:
+                await asyncio.to_thread(keep, look.batch, now)
 
     unusable: list[BaseException] = []
     try:
@@ -216,6 +223,19 @@ async def _look_into(
         for problem in read:
             if isinstance(problem, BaseException):
                 raise problem
+
+
+async def _is_readable(bucket: Source, store: Store, seconds: float) -> bool:
+    """Tell whether what was read before still can be: one log may have an object that is not for us."""
+    key = await asyncio.to_thread(store.last_read)
+    if key is None:
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            await _log(bucket, key.batch)
+            return await bucket.get(key.text, limit=MOST_BYTES) is not None
+    except (StoreError, TimeoutError):
+        return False
 
 
 async def read_log(bucket: Source, batch: Id) -> list[Arrived]:

@@ -280,6 +280,27 @@ class Store:
             _keep(connection, _fold(connection, batch, now))
             self._batches.pop(name, None)
 
+    def announced(self, batch: Id, now: datetime) -> None:
+        """Keep what pointers tell of a batch whose log could not be read: a run that came is not missed.
+
+        Until the log can be read, it is shown as one of which only the pointer is left. What was read is left alone.
+        """
+        name = _name(batch)
+        with self._writing() as connection:
+            query = (
+                "SELECT 1 FROM batch WHERE batch = ?1 AND"
+                " (due IS NULL OR due > ?2 OR EXISTS (SELECT 1 FROM entry WHERE batch = ?1))"
+            )
+            if connection.execute(query, (name, _iso(now))).fetchone() is None:
+                _keep(connection, _fold(connection, batch, now))
+
+    def last_read(self) -> EntryKey | None:
+        """Return the valid entry that was read last; None when there is none."""
+        query = "SELECT key FROM entry WHERE document IS NOT NULL ORDER BY rowid DESC LIMIT 1"
+        with self._reading() as connection:
+            found = connection.execute(query).fetchone()
+        return _entry_key(found[0]) if found else None
+
     # What is new, whoever read it: another process may keep the same file up to date. Rows are numbered as they come.
 
     def news(self) -> set[Id]:

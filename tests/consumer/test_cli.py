@@ -284,6 +284,30 @@ def test_logs_follows_a_run_while_the_bucket_fails(
     wait_until(lambda: not program.running, seconds=30, what="the end of the command")
 
 
+def test_objects_that_cannot_be_read_are_an_unreachable_bucket(
+    s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
+) -> None:
+    """Exit code 6 and no answer, whether something was read before or not; of some that can be read, a warning."""
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    environ = {**bucket.environ, "MAYFLY_STORE_ENDPOINT": s3_proxy.url}
+    refused = Answer(403, "AccessDenied")
+    for hours in (3, 2):
+        started = (datetime.now(UTC) - hours * HOUR).replace(microsecond=0)
+        run = leave_run(bucket.objects, started).run
+        s3_proxy.inject(refused, method="GET", path="batches/main")
+        for command in (("status", "--check"), ("status",), ("cost",), ("show", run)):
+            result = ask(*command, environ=environ)
+            assert (result.exit_code, result.stdout) == (6, ""), command
+            assert "no log could be read" in result.stderr
+        s3_proxy.relent()
+        assert ask("status", "--check", environ=environ).exit_code == 0
+    run = leave_run(bucket.objects, started + HOUR).run
+    s3_proxy.inject(refused, method="GET", path=run)
+    result = ask("status", environ=environ)
+    assert result.exit_code == 0
+    assert f"warning: main/{run}" in result.stderr
+
+
 def test_cost_of_a_month(bucket: Bucket) -> None:
     """Each run, the sums, a machine that is never off beside them, and what looking costs."""
     writer = RunWriter(bucket.objects, datetime.now(UTC) - timedelta(seconds=30))

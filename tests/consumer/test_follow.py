@@ -412,8 +412,8 @@ async def test_a_year_is_read_in_portions(local: Home, folder: Bucket) -> None:
     for number in range(follow.MOST_LOOKS + 3):
         leave_run(folder.objects, STARTED - number * HOUR, until="began")
     local.bucket.cut.update(folder.objects.keys("batches/"))
-    said = await local.polls()
-    assert (len(said.failed), said.looked, said.more) == (follow.MOST_LOOKS, (), False)
+    with pytest.raises(StoreError, match=f"of {follow.MOST_LOOKS} with news"):
+        await local.polls()
     local.bucket.cut.clear()
     said = await local.polls()
     assert (len(said.looked), said.more) == (follow.MOST_LOOKS, True)
@@ -425,7 +425,10 @@ async def test_a_year_is_read_in_portions(local: Home, folder: Bucket) -> None:
 async def test_a_server_that_fails_is_an_expected_failure(
     s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy
 ) -> None:
-    """A refused list ends the poll; a refused or damaged object is read by the next one."""
+    """A refused list ends the poll, and so do objects of which none can be read; the next one reads what this did not.
+
+    One that is refused beside others that are not costs its batch alone; the run has come, and in a day it is lost.
+    """
     bucket = Bucket.on_s3(s3_server, s3_bucket, endpoint=s3_proxy.url)
     home = Home(bucket)
     writer = leave_run(bucket.objects, STARTED)
@@ -434,11 +437,26 @@ async def test_a_server_that_fails_is_an_expected_failure(
         await home.polls()
     s3_proxy.relent()
     s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path="batches/main")
-    said = await home.polls()
-    assert len(said.failed) == 1
+    with pytest.raises(StoreError, match="refused"):
+        await home.polls()
     s3_proxy.relent()
     await home.polls()
     assert home.status(writer.run) is RunStatus.SUCCEEDED
+    other = leave_run(bucket.objects, STARTED + MINUTE)
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path=other.run)
+    for now, status in (
+        (NOW, RunStatus.RUNNING),
+        (NOW + MINUTE, RunStatus.RUNNING),
+        (NOW + timedelta(days=1), RunStatus.LOST),
+    ):
+        assert [batch for batch, _ in (await home.polls(now)).failed] == [other.batch]
+        assert home.status(other.run) is status
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path="batches/main")
+    with pytest.raises(StoreError, match="refused"):
+        await home.polls()
+    s3_proxy.relent()
+    await home.polls()
+    assert home.status(other.run) is RunStatus.SUCCEEDED
 
 
 async def test_a_store_that_hangs_costs_its_batch_alone(local: Home, folder: Bucket) -> None:

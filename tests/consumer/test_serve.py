@@ -217,6 +217,38 @@ def test_a_bucket_that_is_gone_is_told(s3_server: S3Server, s3_bucket: str, tmp_
     assert not [name for name in found if name.startswith(("mayfly_job", "mayfly_run"))]
 
 
+def test_objects_that_cannot_be_read_are_told(
+    s3_server: S3Server, s3_bucket: str, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """Keys that may list and not read have read nothing; a run of which alone the objects are refused has come."""
+    bucket = Bucket.on_s3(s3_server, s3_bucket)
+    environ = {**bucket.environ, "MAYFLY_STORE_ENDPOINT": s3_proxy.url}
+    said = Schedule(expression="cron(0 * * * ? *)", timezone="UTC", grace_seconds=60)
+    leave_run(bucket.objects, NOON - timedelta(hours=1), scheduled=said)
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path="batches/main")
+    with serving(tmp_path / "home", environ, "--unhealthy-after", "2s", wait=False) as service:
+        wait_until(lambda: service.get("/healthz").status == 503, seconds=SECONDS, what="503")
+        assert "no log could be read" in service.get("/healthz").text
+        found = service.metrics()
+        assert (found["mayfly_bucket_up"], found["mayfly_poll_failures_total"] > 0) == (0, True)
+        assert "mayfly_bucket_last_read_timestamp_seconds" not in found
+        s3_proxy.relent()
+        service.looked()
+        refused = RunWriter(bucket.objects, NOON).run
+        s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path=refused)
+        assert leave_run(bucket.objects, NOON, scheduled=said).run == refused
+        wait_until(lambda: service.events("batch.failed"), seconds=SECONDS, what="a complaint")
+
+        def runs() -> list[float]:
+            """Whether the bucket is read, how many runs are under way, and how many were missed."""
+            found = service.metrics()
+            names = ("runs_running", "schedule_missed_runs")
+            of_main = [found[f'mayfly_{name}{{schedule="main"}}'] for name in names]
+            return [found["mayfly_bucket_up"], *of_main]
+
+        wait_until(lambda: runs() == [1, 1, 0], seconds=SECONDS, what="the run to be known")
+
+
 def test_a_folder_that_is_gone_is_told(folder: Bucket, tmp_path: Path) -> None:
     """A bucket on a disk that was taken away is not one without news; when it is back, all is well."""
     leave_history(folder)
