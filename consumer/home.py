@@ -25,6 +25,7 @@ from consumer.spending import MonthCosts, month_costs, month_of
 PROBLEMS = ("store", "disk", "hook", "invalid")
 """What may keep a pull from ending well: the bucket, the folder or its disk, a hook, and what was rejected."""
 MOST_PROBLEMS = 200
+"""Of one kind that are told."""
 Problems = dict[tuple[str, str], Problem]
 
 
@@ -115,9 +116,11 @@ class Home:
         for event in report.events:
             self._note(event, found)
         _add(found, "store", self.bucket, report.unreachable)
+        # Of each kind: who has many jobs rejected must not hide a full disk.
         self.problems = {
-            key: replace(one, since=before[key].since if key in before else now)
-            for key, one in found.items()
+            key: replace(found[key], since=before[key].since if key in before else now)
+            for kind in PROBLEMS
+            for key in [key for key in found if key[0] == kind][:MOST_PROBLEMS]
         }
         self.counts.pulls += 1
         self.ended, self.pending = now, report.pending
@@ -155,5 +158,5 @@ class Home:
 
 def _add(problems: Problems, kind: str, subject: str, reason: str, remedy: str = "") -> None:
     """Add something that is wrong, if there is a reason."""
-    if reason and len(problems) < MOST_PROBLEMS:
+    if reason:
         problems[kind, subject] = Problem(kind, subject, reason, remedy)

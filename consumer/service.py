@@ -260,7 +260,7 @@ class _Service:
         home = self.home
         home.pulls = True
         home.pulled = await self._pulled_before()
-        waiting: frozenset[Id] | None = None
+        last: Report | None = None
         store = self._store
         while True:
             await self._polled.wait()
@@ -269,16 +269,15 @@ class _Service:
                 continue
             if store is not self._store:
                 # It was opened again, and what it was filled with is not told.
-                store, waiting = self._store, None
+                store, last = self._store, None
             try:
                 news = await asyncio.to_thread(store.news)
             except HistoryError:  # told by the poll
                 continue
-            batches = None if waiting is None else news | waiting
-            if batches is not None and not batches:
+            if last is not None and not (news or last.waiting or last.untidy):
                 home.note_pull(Report(), _now(), whole=False)
             else:
-                waiting = await self._pull(pulling, batches)
+                last = await self._pull(pulling, news, last)
             if home.ended == home.pulled and home.pulled is not None:
                 with suppress(HistoryError):
                     await asyncio.to_thread(self._store.mark, PULLED, home.pulled)
@@ -293,8 +292,8 @@ class _Service:
             before = None
         return before or self.home.began
 
-    async def _pull(self, pulling: Pulling, batches: Collection[Id] | None) -> frozenset[Id] | None:
-        """Pull once; return what the next pull has to look at besides the news, None for everything."""
+    async def _pull(self, pulling: Pulling, news: set[Id], last: Report | None) -> Report | None:
+        """Pull what is new and what the last pull left to do, or all; return what that left, None for everything."""
         try:
             report = await pull(
                 self._bucket,
@@ -303,7 +302,8 @@ class _Service:
                 pulling.wish,
                 Lines(lambda _line, _problem: None),  # the report has it all
                 hook=pulling.hook,
-                batches=batches,
+                batches=None if last is None else news | last.waiting,
+                untidy=() if last is None else last.untidy,
             )
         except MayflyError as error:
             # Another pull holds the folder, or the folder is gone: nothing was looked at.
@@ -315,11 +315,11 @@ class _Service:
                 (self._log.warning if is_problem(event) else self._log.info)("pull.told", line=line)
         if report.unreachable:
             self._log.warning("pull.failed", reason=report.unreachable)
-        self.home.note_pull(report, _now(), whole=batches is None)
+        self.home.note_pull(report, _now(), whole=last is None)
         if any(isinstance(event, Installed) for event in report.events):
             with suppress(HistoryError):  # told by the next poll
                 self.home.changes = await asyncio.to_thread(self._store.change_sums)
-        return report.waiting
+        return replace(report, events=())  # which may be years of them
 
 
 def printed_line(run: str, line: str) -> str:

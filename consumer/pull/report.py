@@ -82,6 +82,9 @@ class Note:
     folder: bool = False
 
 
+LEFTOVERS = ""
+"""In the place of a job: what earlier pulls left behind."""
+
 Event = Installed | Rejected | Failed | Hooked | Removed | Delayed | Note
 _KINDS = {
     Installed: "installed",
@@ -115,6 +118,8 @@ class Report:
         events: In the order in which they happened.
         unreachable: Why the bucket could not be read; empty when it could.
         waiting: Batches that the next pull has to look at whether they have news or not.
+        untidy: Jobs of which the folder refused `latest`, or the removal of what is old, and `LEFTOVERS`; the next
+            pull tries again.
         pending: How many jobs of runs are wanted, and neither at home nor rejected.
         stopped: Whether it was stopped before its end.
     """
@@ -122,6 +127,7 @@ class Report:
     events: tuple[Event, ...] = ()
     unreachable: str = ""
     waiting: frozenset[Batch] = frozenset()
+    untidy: frozenset[str] = frozenset()
     pending: int = 0
     stopped: bool = False
 

@@ -25,6 +25,7 @@ from consumer.pull.folder import LOCK_SECONDS, Destination, FolderError
 from consumer.pull.hooks import Hook
 from consumer.pull.plan import Item, Key, Rejection, Result, Wish
 from consumer.pull.report import (
+    LEFTOVERS,
     Delayed,
     Event,
     Failed,
@@ -64,6 +65,7 @@ async def pull(
     *,
     hook: Hook | None = None,
     batches: Collection[Id] | None = None,
+    untidy: Collection[str] = (),
     lock_seconds: float = LOCK_SECONDS,
     stopped: Callable[[Report], None] = lambda _: None,
 ) -> Report:
@@ -78,6 +80,7 @@ async def pull(
         hook: Is called for each job of each run.
         batches: Those to look at: of the last poll, and what the last report says that waits. None looks at all,
             and tells again what was told before.
+        untidy: What the last report says of that.
         lock_seconds: How long to wait for another pull that works on the folder.
         stopped: Is told what came of a pull that is cancelled.
 
@@ -102,7 +105,7 @@ async def pull(
                 )
                 if problem:
                     session.tell(Note(problem, fault=True, folder=True))
-                return await session.pull(batches)
+                return await session.pull(batches, untidy)
     except asyncio.CancelledError:
         stopped(Report(tuple(events), stopped=True))
         raise
@@ -142,6 +145,7 @@ class _Session:
     refused: set[Id] = field(default_factory=set)
     called: set[Key] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
+    untidy: set[str] = field(default_factory=set)
     newest: dict[str, str] = field(default_factory=dict)
     failures: int = 0
 
@@ -150,7 +154,7 @@ class _Session:
         self.events.append(event)
         self.watcher.told(event)
 
-    async def pull(self, news: Collection[Id] | None) -> Report:
+    async def pull(self, news: Collection[Id] | None, untidy: Collection[str]) -> Report:
         """Do it."""
         self._settle()
         history = await asyncio.to_thread(self._load, news)
@@ -161,9 +165,10 @@ class _Session:
             await self._call_hook(item)
         batches = await asyncio.to_thread(self._whole_groups, history.batches)
         todo = await asyncio.to_thread(self._todo, batches, whole=news is None)
-        if news is None:
+        if news is None or LEFTOVERS in untidy:
             runs = {one.run for one in todo}
-            await self._try_to(all_ended(asyncio.to_thread(self.destination.sweep, runs)))
+            sweep = all_ended(asyncio.to_thread(self.destination.sweep, runs))
+            await self._try_to(sweep, LEFTOVERS)
         for one in todo:
             self.newest[one.job.name] = max(one.run, self.newest.get(one.job.name, ""))
         unreachable = await self._take_all(todo)
@@ -171,13 +176,19 @@ class _Session:
         failures = await asyncio.to_thread(self._failures_in, history, everything=news is None)
         self._tell_problems(history, failures, again=news is None)
         touched = {one.job.name for one in todo} | {job for job, _ in self.called}
+        touched |= {*untidy} - {LEFTOVERS}
         for job in self.destination.jobs() if news is None else sorted(touched):
             if self.wish.wants(job):  # also after a pull that was killed
-                await self._try_to(self._point(job))
-                await self._try_to(self._prune(job))
+                self.untidy.discard(job)
+                await self._try_to(self._point(job), job)
+                await self._try_to(self._prune(job), job)
         waiting = self.refused | {one.batch for one in self.pending}
         return Report(
-            tuple(self.events), unreachable, frozenset(waiting), pending=len(self.pending)
+            tuple(self.events),
+            unreachable,
+            frozenset(waiting),
+            frozenset(self.untidy),
+            pending=len(self.pending),
         )
 
     # What there is to do.
@@ -383,9 +394,9 @@ class _Session:
             self.tell(
                 Installed(item.run, item.job, path, item.files, item.bytes, item.status, changes)
             )
-            await self._try_to(self._point(item.job))
+            await self._try_to(self._point(item.job), item.job)
         await self._call_hook(item, changes)
-        await self._try_to(self._prune(item.job))
+        await self._try_to(self._prune(item.job), item.job)
 
     # What follows from it.
 
@@ -444,11 +455,12 @@ class _Session:
                 found[self.destination.has(*key)].append(key)
         self.state.settle(visible=found[True], gone=found[False])
 
-    async def _try_to(self, step: Awaitable[None]) -> None:
-        """Do what nothing else waits for; when the folder does not let us, that is told once."""
+    async def _try_to(self, step: Awaitable[None], job: str) -> None:
+        """Do what nothing else waits for; when the folder does not let us, that is told once, and the job is untidy."""
         try:
             await step
         except FolderError as error:
+            self.untidy.add(job)
             note = Note(str(error), fault=True, folder=True)
             if note not in self.events:
                 self.tell(note)

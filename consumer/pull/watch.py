@@ -19,9 +19,11 @@ Done = Callable[[Report], None]
 
 
 class Pull(Protocol):
-    """`pull` with everything but the batches decided."""
+    """`pull` with everything decided but what it looks at."""
 
-    def __call__(self, *, batches: Collection[Batch] | None) -> Coroutine[None, None, Report]:
+    def __call__(
+        self, *, batches: Collection[Batch] | None, untidy: Collection[str] = ()
+    ) -> Coroutine[None, None, Report]:
         """Do it."""
 
 
@@ -67,15 +69,16 @@ async def for_ever(
     An expected failure ends one pull, not the watch. What was told before is told by the first.
     """
     batches: Collection[Batch] | None = None
+    untidy: Collection[str] = ()
     while True:
         try:
             found = await _poll(bucket, store)
             news = await asyncio.to_thread(store.news)
             if batches is not None:
                 batches = {*batches, *news}
-            if batches is None or batches or found.failed:
-                report = _with_failures(await pull(batches=batches), found)
-                batches = report.waiting
+            if batches is None or batches or untidy or found.failed:
+                report = _with_failures(await pull(batches=batches, untidy=untidy), found)
+                batches, untidy = report.waiting, report.untidy
                 done(report)
         except UnknownError:
             raise

@@ -1,14 +1,15 @@
 """What the service knows while it goes on: threads read it that make metrics and pages."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from agent.base.errors import UsageError
-from consumer.home import Home, Known
+from consumer.home import MOST_PROBLEMS, Home, Known
 from consumer.judge import Rules
 from consumer.model import History
-from consumer.pull.report import Delayed, Event, Hooked, Installed, Note, Report
+from consumer.pull.report import Delayed, Event, Hooked, Installed, Note, Rejected, Report
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RUN = "20261122T120000Z-aaaaaa"
@@ -66,6 +67,16 @@ def test_only_what_the_folder_does_is_told_of_the_folder() -> None:
     assert (dict(home.problems), home.pulled) == ({}, NOW)
     home.note_pull(Report((Note("no room", fault=True, folder=True),), pending=3), NOW, whole=True)
     assert list(home.problems) == [("disk", "")]
+
+
+def test_many_problems_of_one_kind_hide_none_of_another() -> None:
+    """Who forges hundreds of jobs keeps neither a full disk nor a bucket that is gone from being told."""
+    home = new_home()
+    forged = tuple(Rejected(RUN, f"job-{number}", ("forged",)) for number in range(300))
+    report = Report((*forged, Note("no room", fault=True, folder=True)), "no route to it")
+    home.note_pull(report, NOW, whole=True)
+    kinds = Counter(kind for kind, _ in home.problems)
+    assert (kinds, home.pulled) == ({"invalid": MOST_PROBLEMS, "disk": 1, "store": 1}, None)
 
 
 def test_nobody_knows_what_is_at_home_before_a_pull_has_looked() -> None:

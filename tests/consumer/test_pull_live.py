@@ -265,6 +265,20 @@ def test_a_watch_outlives_a_store_that_goes_away(
     assert [line["exit_code"] for line in lines[1:-1]] == [6] * (len(lines) - 2)
 
 
+def test_a_watch_tries_again_what_the_folder_refused(
+    folder: Bucket, dest: Path, tmp_path: Path
+) -> None:
+    """A folder in the place of `latest` is told until it is gone; then the link comes without any news."""
+    run, log = leave(folder, NIGHTS[0], SMALL), tmp_path / "log"
+    latest = dest / "quotes" / "latest"
+    latest.mkdir(parents=True)
+    with watched(dest, folder, log):
+        wait_until(lambda: log.read_text().count("is no link") > 1, what="the second complaint")
+        latest.rmdir()
+        wait_until(latest.is_symlink, what="the link")
+    assert latest.readlink() == Path(run)
+
+
 def test_a_watch_knows_the_whole_bucket_before_it_pulls(
     folder: Bucket, dest: Path, tmp_path: Path
 ) -> None:

@@ -394,6 +394,41 @@ def test_what_was_seen_to_is_no_problem_any_more(folder: Bucket, tmp_path: Path)
         wait_until(lambda: problems(service) == [0, 0], seconds=SECONDS, what="no problem")
 
 
+def test_what_the_folder_refuses_is_tried_again(folder: Bucket, tmp_path: Path) -> None:
+    """A folder in the place of `latest`, and an old run that cannot be removed, are problems until they are no more."""
+    for days in (3, 2):
+        leave_run(folder.objects, days_ago(days), ["quotes"])
+    dest = tmp_path / "dest"
+    latest, trash = dest / "quotes" / "latest", dest / ".mayfly" / "trash"
+    latest.mkdir(parents=True)
+    trash.parent.mkdir()
+    trash.write_text("in the way")
+
+    def disk(service: Serving) -> float:
+        return service.metrics().get('mayfly_pull_problems{problem="disk"}', -1)
+
+    options = ("--pull", str(dest), "--keep", "1")
+    with serving(tmp_path / "home", folder.environ, *options) as service:
+        wait_until(lambda: disk(service) == 1, seconds=SECONDS, what="the problem")
+        began = service.metrics()["mayfly_pull_last_success_timestamp_seconds"]
+        latest.rmdir()
+        wait_until(latest.is_symlink, seconds=SECONDS, what="the link")
+        newest = latest.resolve()
+        leave_run(folder.objects, days_ago(1), ["quotes"])
+        wait_until(lambda: latest.resolve() != newest, seconds=SECONDS, what="the next run")
+        pulls = service.metrics()["mayfly_pulls_total"]
+        wait_until(
+            lambda: service.metrics()["mayfly_pulls_total"] > pulls + 1,
+            seconds=SECONDS,
+            what="a pull without news",
+        )
+        assert disk(service) == 1
+        assert service.metrics()["mayfly_pull_last_success_timestamp_seconds"] == began
+        trash.unlink()
+        wait_until(lambda: disk(service) == 0, seconds=SECONDS, what="no problem")
+        assert len(list(latest.parent.iterdir())) == 2, "the last run, and the link"
+
+
 def test_the_page_counts_what_is_not_at_home(
     s3_server: S3Server, s3_bucket: str, tmp_path: Path
 ) -> None:
