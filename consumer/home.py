@@ -108,11 +108,12 @@ class Home:
         pull = Pull(self.ended, self.pending, problems) if self.pulls else None
         return Health(self.bucket, self.read, self.problem, self.known.history.invalid, pull)
 
-    def note_pull(self, report: Report, now: datetime, *, whole: bool) -> None:
-        """Take note of a pull that ended; only one of the whole bucket tells again what was rejected before."""
+    def note_pull(self, report: Report, now: datetime) -> None:
+        """Take note of a pull that ended."""
         before = self.problems
-        # All else is tried again by each pull, and told if it fails again.
-        found = {key: one for key, one in before.items() if one.kind == "invalid" and not whole}
+        # What is rejected stays so until another pull with --again succeeds; all else is tried and told again by each.
+        rejected = {("invalid", f"{run} {job}") for job, run in report.rejected}
+        found = {key: one for key, one in before.items() if key in rejected}
         for event in report.events:
             self._note(event, found)
         _add(found, "store", self.bucket, report.unreachable)
@@ -138,10 +139,9 @@ class Home:
 
     def _note(self, event: Event, problems: Problems) -> None:
         match event:
-            case Installed(run, job):
+            case Installed():
                 self.counts.pulled_jobs += 1
                 self.counts.pulled_bytes += event.bytes
-                problems.pop(("invalid", f"{run} {job}"), None)
             case Hooked(run, job, problem) if problem:
                 self.counts.hook_failures += 1
                 _add(problems, "hook", f"{run} {job}", problem)

@@ -274,8 +274,9 @@ class _Service:
                 news = await asyncio.to_thread(store.news)
             except HistoryError:  # told by the poll
                 continue
-            if last is not None and not (news or last.waiting or last.untidy):
-                home.note_pull(Report(), _now(), whole=False)
+            # While there are problems the folder is looked into: another pull may have solved them.
+            if last is not None and not (news or last.waiting or home.problems):
+                home.note_pull(Report(), _now())
             else:
                 last = await self._pull(pulling, news, last)
             if home.ended == home.pulled and home.pulled is not None:
@@ -315,7 +316,7 @@ class _Service:
                 (self._log.warning if is_problem(event) else self._log.info)("pull.told", line=line)
         if report.unreachable:
             self._log.warning("pull.failed", reason=report.unreachable)
-        self.home.note_pull(report, _now(), whole=last is None)
+        self.home.note_pull(report, _now())
         if any(isinstance(event, Installed) for event in report.events):
             with suppress(HistoryError):  # told by the next poll
                 self.home.changes = await asyncio.to_thread(self._store.change_sums)

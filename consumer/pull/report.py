@@ -120,6 +120,7 @@ class Report:
         waiting: Batches that the next pull has to look at whether they have news or not.
         untidy: Jobs of which the folder refused `latest`, or the removal of what is old, and `LEFTOVERS`; the next
             pull tries again.
+        rejected: Jobs and their runs that the folder remembers as rejected, whoever pulled into it.
         pending: How many jobs of runs are wanted, and neither at home nor rejected.
         stopped: Whether it was stopped before its end.
     """
@@ -128,6 +129,7 @@ class Report:
     unreachable: str = ""
     waiting: frozenset[Batch] = frozenset()
     untidy: frozenset[str] = frozenset()
+    rejected: frozenset[tuple[str, str]] = frozenset()
     pending: int = 0
     stopped: bool = False
 

@@ -188,6 +188,7 @@ class _Session:
             unreachable,
             frozenset(waiting),
             frozenset(self.untidy),
+            frozenset(self.state.rejected()),
             pending=len(self.pending),
         )
 

@@ -38,9 +38,8 @@ def test_what_a_thread_reads_does_not_change_under_it() -> None:
     home.note_failed_pull(UsageError("another pull"), NOW)
     assert (dict(seen), list(home.problems)) == ({}, [("disk", "")])
     seen = home.problems
-    for whole in (True, False):
-        events = watched(home, INSTALLED, HOOKED)
-        home.note_pull(Report(cast("tuple[Event, ...]", events)), NOW, whole=whole)
+    events = watched(home, INSTALLED, HOOKED)
+    home.note_pull(Report(cast("tuple[Event, ...]", events)), NOW)
     assert list(seen) == [("disk", "")]
     assert list(home.problems) == [("hook", f"{RUN} notes")]
 
@@ -48,11 +47,11 @@ def test_what_a_thread_reads_does_not_change_under_it() -> None:
 def test_a_problem_that_stays_is_told_since_when() -> None:
     """And one that has gone is not told any more; what was rejected keeps no pull from ending well."""
     home, later = new_home(), NOW + timedelta(minutes=5)
-    home.note_pull(Report((DELAYED, HOOKED)), NOW, whole=True)
-    home.note_pull(Report((DELAYED,)), later, whole=True)
+    home.note_pull(Report((DELAYED, HOOKED)), NOW)
+    home.note_pull(Report((DELAYED,)), later)
     ((key, problem),) = home.problems.items()
     assert (key, problem.since, home.pulled) == (("store", f"{RUN} quotes"), NOW, None)
-    home.note_pull(Report((INSTALLED,)), later, whole=False)
+    home.note_pull(Report((INSTALLED,)), later)
     assert (dict(home.problems), home.pulled) == ({}, later)
 
 
@@ -63,9 +62,9 @@ def test_only_what_the_folder_does_is_told_of_the_folder() -> None:
         Note("group n: 2 of 3 shards are done", fault=True),
         Note("x cannot be used", fault=True),
     )
-    home.note_pull(Report(talk), NOW, whole=True)
+    home.note_pull(Report(talk), NOW)
     assert (dict(home.problems), home.pulled) == ({}, NOW)
-    home.note_pull(Report((Note("no room", fault=True, folder=True),), pending=3), NOW, whole=True)
+    home.note_pull(Report((Note("no room", fault=True, folder=True),), pending=3), NOW)
     assert list(home.problems) == [("disk", "")]
 
 
@@ -74,7 +73,7 @@ def test_many_problems_of_one_kind_hide_none_of_another() -> None:
     home = new_home()
     forged = tuple(Rejected(RUN, f"job-{number}", ("forged",)) for number in range(300))
     report = Report((*forged, Note("no room", fault=True, folder=True)), "no route to it")
-    home.note_pull(report, NOW, whole=True)
+    home.note_pull(report, NOW)
     kinds = Counter(kind for kind, _ in home.problems)
     assert (kinds, home.pulled) == ({"invalid": MOST_PROBLEMS, "disk": 1, "store": 1}, None)
 
@@ -87,7 +86,7 @@ def test_nobody_knows_what_is_at_home_before_a_pull_has_looked() -> None:
     pull = home.health().pull
     assert pull
     assert (pull.ended, pull.pending) == (NOW, None)
-    home.note_pull(Report((DELAYED,), pending=7), NOW, whole=True)
+    home.note_pull(Report((DELAYED,), pending=7), NOW)
     pull = home.health().pull
     assert pull
     assert pull.pending == 7

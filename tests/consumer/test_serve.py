@@ -394,6 +394,28 @@ def test_what_was_seen_to_is_no_problem_any_more(folder: Bucket, tmp_path: Path)
         wait_until(lambda: problems(service) == [0, 0], seconds=SECONDS, what="no problem")
 
 
+def test_what_another_pull_took_is_rejected_no_more(folder: Bucket, tmp_path: Path) -> None:
+    """Who had the store mend a file calls `mayfly pull --again`, as the alert says, and the service hears of it."""
+    run, dest = leave_run(folder.objects, days_ago(1), ["quotes", "notes"]).run, tmp_path / "dest"
+    good = {}
+    for job in ("quotes", "notes"):
+        file = f"runs/{run}/jobs/{job}/files/page 1.json"
+        good[file] = folder.objects.get(file)
+        folder.objects.put(file, b"??")
+
+    def is_told(service: Serving) -> bool:
+        told = service.metrics().get('mayfly_pull_problems{problem="invalid"}')
+        return told == len(good)
+
+    with serving(tmp_path / "home", folder.environ, "--pull", str(dest)) as service:
+        while good:
+            wait_until(lambda: is_told(service), seconds=SECONDS, what="what is rejected")
+            folder.objects.put(*good.popitem())
+            again = call("pull", str(dest), "--again", environ=folder.environ)
+            assert again.exit_code == (3 if good else 0), again.output
+        wait_until(lambda: is_told(service), seconds=SECONDS, what="no problem")
+
+
 def test_what_the_folder_refuses_is_tried_again(folder: Bucket, tmp_path: Path) -> None:
     """A folder in the place of `latest`, and an old run that cannot be removed, are problems until they are no more."""
     for days in (3, 2):
