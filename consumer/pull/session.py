@@ -378,6 +378,7 @@ class _Session:
         async for _ in self.bucket.list(run_prefix(one.run)):
             return False
         await asyncio.to_thread(self.store.expire, one.batch, one.run)
+        self.state.forget(one.run)
         self.tell(Note(f"{one.run} {one.job.name}: expired, its files are no longer in the bucket"))
         return True
 

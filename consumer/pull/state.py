@@ -129,6 +129,11 @@ class State:
                 (MOST_REJECTED,),
             )
 
+    def forget(self, run: str) -> None:
+        """Forget what is rejected of a run."""
+        with self._edge() as connection:
+            connection.execute("DELETE FROM rejected WHERE run = ?", (run,))
+
     def tell(self, job: str, run: str) -> bool:
         """Remember that a failure was told; return whether it was new."""
         with self._edge() as connection:

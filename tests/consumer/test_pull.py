@@ -330,6 +330,20 @@ def test_a_run_that_expired_is_told_once(bucket: Bucket, dest: Path) -> None:
     assert first.notes == [f"{run} quotes: expired, its files are no longer in the bucket"]
 
 
+def test_what_was_rejected_of_a_run_that_expired_is_told_no_more(
+    folder: Bucket, dest: Path
+) -> None:
+    """There is nothing left that could be tried again with success."""
+    run = leave(folder, NIGHTS[0], SMALL)
+    folder.objects.put(f"runs/{run}/jobs/quotes/files/a", b"?")
+    assert pull_into(dest, folder).rows("rejected") == [(run, "quotes")]
+    for key in folder.objects.keys(f"runs/{run}/"):
+        folder.objects.delete(key)
+    assert pull_into(dest, folder).rows("rejected") == [(run, "quotes")]
+    assert pull_into(dest, folder, "--again").code == 0
+    assert pull_into(dest, folder).code == 0
+
+
 def test_an_object_that_the_store_refuses_waits_and_stops_nobody(
     distant: Bucket, s3_proxy: FaultProxy, dest: Path
 ) -> None:
