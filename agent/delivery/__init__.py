@@ -11,7 +11,7 @@ async with Delivery(run, bucket, ...) as delivery:
         ...
     await delivery.ended(Finished(job=record))      # durable now, committed seconds later; hold=True on trial
     pending = await delivery.flush(seconds)         # the run's end, or a notice: hurried=True
-    run.save(record) ... status_of(await delivery.results(), ...)
+    run.save(record) ... with_end(record, await delivery.results(), ...)
     await delivery.close(record, pending, keeps_disk=...)
     await delivery.end()                            # lets go of the database
 run.discard(log)                                    # only after `close` has returned, and nothing is pending

@@ -17,7 +17,7 @@ from agent.contract.ids import Batch, process_nonce
 from agent.contract.manifest import RunRecord
 from agent.delivery.delivery import Delivery
 from agent.delivery.scan import is_shortage
-from agent.delivery.sealing import DIED, after_death, status_of
+from agent.delivery.sealing import DIED, after_death, with_end
 from agent.delivery.spool import Finished, Spool, SpooledRun, Stage
 
 FLUSH_SECONDS = 600.0
@@ -126,18 +126,15 @@ def _record(run: SpooledRun, batch: Batch, began: Began, ended: Sequence[Ended])
         return known
     planned = run.planned
     missing = planned is None or planned.count > len(ended)
-    interrupted = missing or any(job.message.startswith(DIED) for job in ended)
     known = known or RunRecord.begun(run.run, batch, began)
     changes = {
         "schedule": batch.schedule,
         "batch": batch.name,
         "slot": began.slot,
         "release": known.release or (planned and planned.release),
-        "status": status_of(ended, interrupted=interrupted),
         "finished": _last_sign(run, began),
-        "interruption": known.interruption or (DIED if interrupted else None),
     }
-    return known.model_copy(update=changes)
+    return with_end(known.model_copy(update=changes), ended, DIED, missing=missing)
 
 
 def _last_sign(run: SpooledRun, began: Began) -> datetime:

@@ -173,6 +173,29 @@ def status_of(ended: Collection[Ended], *, interrupted: bool, released: bool = T
     return RunStatus.PARTIAL if succeeded else RunStatus.FAILED
 
 
+def with_end(
+    record: RunRecord, ended: Collection[Ended], reason: str, *, missing: bool = False
+) -> RunRecord:
+    """Return the record of a run with its status, for the run itself and for a later one that closes it.
+
+    Args:
+        record: It may know already what stopped the run.
+        ended: Its jobs.
+        reason: What stopped it, if its jobs show that it was stopped and the record does not say by what.
+        missing: Whether jobs are missing that it was to do.
+    """
+    cut = missing or any(
+        job.cause is JobCause.INTERRUPTED
+        for job in ended
+        if job.status in {JobStatus.INTERRUPTED, JobStatus.SKIPPED}  # a failed one may say so
+    )
+    interruption = record.interruption or (reason if cut else None)
+    interrupted = cut or (record.release is None and interruption is not None)
+    released = record.release is not None or interrupted
+    status = status_of(ended, interrupted=interrupted, released=released)
+    return record.model_copy(update={"status": status, "interruption": interruption})
+
+
 def closed_of(
     record: RunRecord,
     manifest: Object | None,

@@ -9,9 +9,8 @@ from agent.base.errors import MayflyError, StoreError
 from agent.base.stop import first
 from agent.contract.entries import Ended
 from agent.contract.layout import ManifestKey
-from agent.contract.results import JobCause, JobStatus
 from agent.delivery.delivery import Delivery
-from agent.delivery.sealing import lost, status_of, tally, without_package
+from agent.delivery.sealing import lost, tally, with_end, without_package
 from agent.machine.spot import deadlines
 from agent.notify.outcome import Outcome
 from agent.run.background import Background
@@ -90,19 +89,11 @@ class Ending:
     def conclude(self, results: Sequence[Ended] | None = None) -> None:
         """Note how the run ended, as far as that is known; at first, before the delivery, which may fail."""
         known = results or tuple(map(without_package, self._work.results))
-        cut = any(
-            job.cause is JobCause.INTERRUPTED
-            for job in known
-            if job.status in {JobStatus.INTERRUPTED, JobStatus.SKIPPED}  # a failed one may say so
-        )
-        if cut and self._draft.record.interruption is None:
-            # By a notice that came after the jobs, or as the time was too short: the batch is not done.
-            stop = self._context.stop
-            self._draft.note(interruption=stop.reason if stop.requested else OUT_OF_TIME)
-        record = self._draft.record
-        cut_short = record.interruption is not None and (cut or record.release is None)
-        released = record.release is not None or cut_short
-        self._draft.note(status=status_of(known, interrupted=cut_short, released=released))
+        # What cut jobs off may be a notice that came after them, or that the time was too short.
+        stop = self._context.stop
+        reason = stop.reason if stop.requested else OUT_OF_TIME
+        record = with_end(self._draft.record, known, reason)
+        self._draft.note(status=record.status, interruption=record.interruption)
         if results is not None:
             status = self._draft.record.status.value
             self._context.log.info("run.concluded", status=status, ended=tally(known))

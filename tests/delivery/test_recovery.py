@@ -12,13 +12,15 @@ from agent.contract.results import JobCause, JobStatus, RunStatus
 from agent.delivery.database import Database
 from agent.delivery.prepare import Preparer
 from agent.delivery.spool import DATABASE, LogPart, Stage
+from tests.contract.examples import RELEASE
 from tests.delivery.world import FINDER, SECONDS, World, began, no_descriptors
 
 
 def left(world: World, *jobs: str, count: int | None = None) -> None:
     """Leave a run in which jobs have ended, as a process does that died."""
     world.run.begin(world.batch, began())
-    world.run.plan(Planned(count=len(jobs) if count is None else count, jobs=jobs))
+    count = len(jobs) if count is None else count
+    world.run.plan(Planned(release=RELEASE, count=count, jobs=jobs))
     for job in jobs:
         world.attempt(job, {"x": job.encode()})
         world.run.end(world.finished(job), held=False)
@@ -55,6 +57,35 @@ async def test_a_run_of_which_all_jobs_ended_is_not_interrupted(world: World) ->
     run = await world.seen()
     assert run.closed is not None
     assert (run.closed.status, run.closed.interruption) == (RunStatus.SUCCEEDED, None)
+
+
+async def test_a_run_that_was_stopped_is_interrupted(local: World) -> None:
+    """What it skipped for the stop is not done, so its batch is not either."""
+    left(local, "a", count=2)
+    skipped = local.finished("b", JobStatus.SKIPPED, attempts=0, cause=JobCause.INTERRUPTED)
+    local.run.end(skipped, held=False)
+    local.run.save(local.record(RunStatus.INTERRUPTED, release=RELEASE, interruption="a notice"))
+    assert await local.recovered() == 1
+    run = await local.seen()
+    assert run.closed is not None
+    assert (run.closed.status, run.closed.interruption) == (RunStatus.INTERRUPTED, "a notice")
+
+
+@pytest.mark.parametrize(
+    ("status", "interruption"),
+    [(RunStatus.FAILED, None), (RunStatus.INTERRUPTED, "a notice")],
+)
+async def test_a_run_without_a_release_did_not_succeed(
+    local: World, status: RunStatus, interruption: str | None
+) -> None:
+    """None could run, or it was stopped before it had one."""
+    local.run.begin(local.batch, began())
+    local.run.plan(Planned(count=0))
+    local.run.save(local.record(status, interruption=interruption))
+    assert await local.recovered() == 1
+    run = await local.seen()
+    assert run.closed is not None
+    assert (run.closed.status, run.closed.interruption) == (status, interruption)
 
 
 async def test_a_run_that_had_concluded_keeps_what_it_said(local: World) -> None:

@@ -28,6 +28,7 @@ from agent.delivery.delivery import Delivery
 from agent.delivery.recovery import deliver_pending
 from agent.delivery.spool import Finished, Spool, SpooledRun
 from agent.delivery.uploader import Uploader
+from tests.contract.examples import RELEASE
 
 SECRET = "hunter2-hunter2"
 SECONDS = 60.0
@@ -157,7 +158,7 @@ class World:
         """Begin the run, with a plan."""
         async with self.delivery() as delivery:
             await self.begin(delivery)
-            await delivery.plan(Planned(count=len(jobs), jobs=jobs))
+            await delivery.plan(Planned(release=RELEASE, count=len(jobs), jobs=jobs))
             yield delivery
 
     async def deliver(self, *jobs: Finished) -> dict[str, Ended]:
