@@ -154,12 +154,17 @@ def resource_of(file: Sealed) -> dict[str, Any]:
     return resource if file.original is None else resource | {"mayfly:path": file.original}
 
 
+_DIGESTED = re.compile(r"-[0-9a-f]{32}$")
+"""How a name with a digest ends; a path that ends so gets one too, or it could be another's name."""
+
+
 def resource_name(path: str) -> str:
     """Return a name that is unique as the path is, in the alphabet that Data Package recommends."""
     slug = re.sub(r"[^a-z0-9._/-]+", "-", path.lower()).strip("-")
-    if slug == path and len(slug) <= MOST_NAME:
+    if slug == path and len(slug) <= MOST_NAME and not _DIGESTED.search(slug):
         return slug
-    return f"{slug[:100].rstrip('-')}-{sha256(path.encode()).hexdigest()[:8]}"
+    # Of a name in Chinese only the digest is left, and a package may have a hundred thousand of them.
+    return f"{slug[:100].rstrip('-')}-{sha256(path.encode()).hexdigest()[:32]}"
 
 
 def media_type(path: str) -> str:

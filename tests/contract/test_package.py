@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.contract.described import MOST_OWN_BYTES, Said, carry_over
-from agent.contract.descriptor import Role, Sealed, media_type, resource_name
+from agent.contract.descriptor import MOST_NAME, Role, Sealed, media_type, resource_name
 from agent.contract.entries import Invalid, Object
 from agent.contract.layout import DESCRIPTOR, FILES, JobKey, LogKey, ManifestKey
 from agent.contract.manifest import Manifest, RunRecord, read_manifest, seal_manifest
@@ -309,6 +309,24 @@ def test_what_contradicts_is_dropped_with_a_note(resource: Any, note: str) -> No
     read = read_package(KEY, package)
     assert isinstance(read, Package)
     assert carried.notes[0] in read.job.notes
+
+
+@pytest.mark.parametrize(
+    ("path", "other"),
+    [
+        (
+            "files/天天秋歳.csv",
+            "files/玄陽暑昃.csv",
+        ),  # the first 32 bits of their digests are the same
+        ("files/a b", resource_name("files/a b")),
+        ("files/" + "x" * 1000, "files/" + "x" * 1001),
+    ],
+)
+def test_two_files_never_have_one_name(path: str, other: str) -> None:
+    """Home refuses a package in which two have."""
+    names = [resource_name(path), resource_name(other)]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= MOST_NAME
 
 
 def test_what_is_not_of_the_standard_is_not_carried_over() -> None:
