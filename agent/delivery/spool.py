@@ -344,6 +344,8 @@ class Spool:
                     if not is_shortage(error):
                         self.put_aside(run, f"what is known of it cannot be read: {error}", log)
                         continue
+                finally:
+                    run.database.close()  # hundreds may wait, of three descriptors each
                 runs.append(run)
         return runs
 

@@ -1,6 +1,7 @@
 """Runs that an earlier process left: finished under their own ids, and none stands in another's way."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -243,12 +244,35 @@ async def test_a_log_that_is_gone(local: World) -> None:
     assert [one.path for one in (await local.manifest()).resources] == ["log/0.jsonl"]
 
 
+async def test_runs_that_wait_take_no_descriptors(local: World) -> None:
+    """Hundreds wait where the keys are wrong for a month, and the next run begins all the same."""
+    local.run.database.close()
+    for _ in range(3):
+        left(World.make(local.spool.root.parent, local.bucket), "a")
+    runs = local.spool.pending(local.log)
+    assert len(runs) == 4
+    assert _open_below(local.spool.root) == []
+    failed: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    failed.set_exception(StoreError("no credentials"))
+    local.opened = lambda: failed  # type: ignore[method-assign]
+    assert await local.recovered(runs) == 0
+    assert _open_below(local.spool.root) == []
+
+
+def _open_below(folder: Path) -> list[str]:
+    """Return the files in a folder that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one of this very look
+            found.append(str(link.readlink()))
+    return [path for path in found if path.startswith(f"{folder}/")]
+
+
 async def test_want_of_descriptors_damages_no_run(local: World) -> None:
     """It waits for the next run, where it is."""
     left(local, "a")
     runs = local.spool.pending(local.log)
     local.run.database.close()
-    runs[0].database.close()
     with no_descriptors():
         assert await local.recovered(runs) == 0
     assert local.spool.warnings == ()
