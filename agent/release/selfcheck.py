@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 
 from agent.base.errors import ReleaseRefused
 from agent.base.regular import open_regular
@@ -38,17 +39,16 @@ async def self_check(
     """Return when the programs of a release's jobs import what they need.
 
     Raises:
-        ReleaseRefused: They do not, or it took too long (`check`; every fault is in the message), or this machine could
-            not let it come to its end (`install`).
+        ReleaseRefused: They do not, or they took too long (`check`; every fault is in the message), or this machine
+            could not start it, or let it come to its end (`install`).
     """
     faults: list[str] = []
-    seconds = context.settings.check_timeout
+    left = context.settings.check_timeout
     try:
-        async with asyncio.timeout(seconds):
-            for start, jobs in _groups(release, context.environ).items():
-                faults += await _faults(start, jobs, release, context, await isolation())
-    except TimeoutError as error:
-        raise ReleaseRefused("check", f"its self-check did not end within {seconds:g} s") from error
+        for start, jobs in _groups(release, context.environ).items():
+            found, took = await _faults(start, jobs, release, context, await isolation(), left=left)
+            faults += found
+            left -= took
     except OSError as error:  # not the release's fault, so that it is tried again
         raise ReleaseRefused("install", f"its self-check could not be started: {error}") from error
     if faults:
@@ -62,7 +62,10 @@ async def _faults(
     release: Installed,
     context: ReleaseContext,
     isolation: Isolation,
-) -> list[str]:
+    *,
+    left: float,
+) -> tuple[list[str], float]:
+    """Return what is wrong with some jobs, and how many of the seconds `left` their programs took."""
     interpreter, env = start
     word = secrets.token_hex(16)
     entries = list(jobs)
@@ -86,8 +89,25 @@ async def _faults(
         readable=(release.tree, *([release.programs.parent] if release.programs else [])),
         seconds=context.settings.check_timeout,
     )
+    # The release's time begins here: how long the machine takes to start anything is not its fault.
     async with isolation.start(launch) as running:
-        said, ended = await _said(running)
+        since = monotonic()
+        try:
+            async with asyncio.timeout(left) as limit:
+                said, ended = await _said(running)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            seconds = context.settings.check_timeout
+            reason = f"its self-check did not end within {seconds:g} s"
+            raise ReleaseRefused("check", reason) from error
+        took = monotonic() - since
+    return _judged(said, ended, jobs, word), took
+
+
+def _judged(said: str, ended: Exit, jobs: Mapping[Entry, str], word: str) -> list[str]:
+    """Return what is wrong with jobs, from what their self-check said after the word, and how it ended."""
+    entries = list(jobs)
     line = next((line for line in said.splitlines() if line.startswith(f"{word} ")), None)
     if line is None:
         words = " ".join(said.split())[-300:]

@@ -1,6 +1,8 @@
 """The self-check: what the release is to blame for makes it bad, and what the machine is to blame for does not."""
 
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
@@ -9,6 +11,8 @@ from agent.jobs.isolation.process import ProcessIsolation
 from tests.release.conftest import Computer, kinds
 
 JOBS = '[[job]]\nname = "greet"\ncommand = ["python3", "greet.py"]\n'
+SHORT = 0.1
+"""Seconds."""
 ENDED = "import os, signal\nos.kill(os.getpid(), signal.{})\n"
 
 
@@ -20,6 +24,20 @@ class Full:
     def start(self, launch: Launch) -> AbstractAsyncContextManager[Running]:
         """Start nothing."""
         raise BlockingIOError(11, "Resource temporarily unavailable", launch.name)
+
+
+class Slow:
+    """An isolation on a machine that is so busy that it gives up to start a program."""
+
+    protects_tree = False
+
+    @asynccontextmanager
+    async def start(self, launch: Launch) -> AsyncIterator[Running]:
+        """Wait for what does not come, longer than a check may take here."""
+        async with asyncio.timeout(2 * SHORT):
+            await asyncio.Event().wait()
+        async with ProcessIsolation().start(launch) as running:
+            yield running
 
 
 @pytest.mark.parametrize(
@@ -43,3 +61,18 @@ async def test_a_machine_that_ends_the_check_makes_no_release_bad(
     computer.context["isolation"] = isolate
     obtained = await computer.obtain()
     assert (obtained.release.commit, kinds(obtained), computer.bad) == (good, [kind], bad)
+
+
+async def test_a_machine_that_is_slow_to_start_the_check_makes_no_release_bad(
+    computer: Computer,
+) -> None:
+    """The time that a check may take is that of the release's programs."""
+
+    async def isolate() -> Isolation:
+        return Slow()
+
+    good = await computer.ran("v1.0", {"jobs.toml": JOBS, "greet.py": "import os\n"})
+    computer.publish("v2.0", {"greet.py": "import sys\n"})
+    computer.context["isolation"] = isolate
+    obtained = await computer.obtain(check_timeout=SHORT)
+    assert (obtained.release.commit, kinds(obtained), computer.bad) == (good, ["install"], [])
