@@ -253,8 +253,9 @@ def _requirement(
     file: str, name: str | None, version: str | None, hashes: Sequence[str], marker: str
 ) -> str:
     if not (name and version and hashes):
+        shown = (name or "one of its packages").encode(errors="replace").decode()
         raise ReleaseError(
-            f"{file} cannot be installed: no hash pins {name or 'one of its packages'}",
+            f"{file} cannot be installed: no hash pins {shown}",
             remedy="take it from an index, or use uv.lock",
         )
     condition = f" ; {marker}" if marker else ""

@@ -128,11 +128,12 @@ def _problems(text: str, count: int) -> list[str] | None:
     """Parse the check's answer, a problem for each program; None if it is invalid: the release may have written it."""
     try:
         found = json.loads(text)
+        if not isinstance(found, list) or len(found) != count:
+            return None
+        # JSON can escape half a character, which no manifest could hold.
+        return [str(each).encode(errors="replace").decode() if each else "" for each in found]
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, list) or len(found) != count:
-        return None
-    return [str(each) if each else "" for each in found]
 
 
 def _groups(release: Installed, environ: Mapping[str, str]) -> dict[_Start, dict[Entry, str]]:

@@ -200,6 +200,7 @@ def pipfile(**more: object) -> str:
         ("Pipfile.lock", "{", "it is not JSON"),
         ("Pipfile.lock", "[]", "it is not JSON"),
         ("Pipfile.lock", '{"default": {"x": {"git": "https://x", "ref": "1"}}}', "no hash pins x"),
+        ("Pipfile.lock", '{"default": {"x\\ud800": {}}}', r"no hash pins x\?"),
         ("Pipfile.lock", pipfile(hashes=None), "hashes is not a list"),
         ("Pipfile.lock", pipfile(markers="\ud800"), "is no requirement"),
         ("Pipfile.lock", pipfile(markers="\n--index-url https://x"), "is no requirement"),

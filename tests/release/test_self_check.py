@@ -63,6 +63,21 @@ async def test_a_machine_that_ends_the_check_makes_no_release_bad(
     assert (obtained.release.commit, kinds(obtained), computer.bad) == (good, [kind], bad)
 
 
+async def test_half_a_character_in_what_an_import_says_ends_no_run(computer: Computer) -> None:
+    """An exception's text is the release's own, and no UTF-8."""
+
+    async def isolate() -> Isolation:
+        return ProcessIsolation()
+
+    good = await computer.ran("v1.0", {"jobs.toml": JOBS, "greet.py": "import os\n"})
+    computer.context["isolation"] = isolate
+    files = {"greet.py": "import raises\n", "raises.py": "raise ValueError(chr(0xD800) + '!')\n"}
+    computer.publish("v2.0", files)
+    obtained = await computer.obtain()
+    assert (obtained.release.commit, computer.bad) == (good, ["v2.0"])
+    assert "ValueError: ?!" in obtained.record.refused[0].reason
+
+
 async def test_a_machine_that_is_slow_to_start_the_check_makes_no_release_bad(
     computer: Computer,
 ) -> None:
