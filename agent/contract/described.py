@@ -131,8 +131,8 @@ def carry_over(own: bytes, files: Mapping[str, Sealed]) -> Said:
         if len(own) > MOST_OWN_BYTES:
             raise ValueError(f"it has more than {MOST_OWN_BYTES} bytes")  # noqa: TRY301
         data = from_json(own, allow_inf_nan=False)
-        # JSON can escape half a character, which no file of ours could hold.
-        json.dumps(data, ensure_ascii=False).encode()
+        # JSON can escape half a character, and 1e400 is infinite: no file of ours could hold them.
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
         if not isinstance(data, dict):
             raise ValueError("it is not an object")  # noqa: TRY004, TRY301 -- one kind of damage
     except (ValueError, RecursionError) as error:

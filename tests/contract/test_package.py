@@ -367,6 +367,7 @@ def test_a_file_is_called_as_the_job_calls_it() -> None:
         b"[" * 100_000,
         b'{"title": "\\ud800"}',
         b'{"a": NaN}',
+        b'{"resources": [{"path": "table.csv", "schema": {"fields": [{"name": "a", "x": 1e400}]}}]}',
         b" " * (MOST_OWN_BYTES + 1),
     ],
 )
