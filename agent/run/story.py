@@ -62,7 +62,7 @@ async def run_once(call: Call) -> Outcome:
                         await run.conclude()
                     outcome = await run.hand_over()
                 except StateError as error:
-                    outcome = run.leave(error)
+                    outcome = await run.leave(error)
                 await run.clear_away(outcome)
             return await run.tell(outcome)
 
@@ -229,8 +229,9 @@ class _Run:
         with self._phases.measure("hand-off"):
             return await self._ending.hand_over()
 
-    def leave(self, error: StateError) -> Outcome:
+    async def leave(self, error: StateError) -> Outcome:
         """Leave the run's delivery to the next run: the state directory takes nothing more."""
+        await self._update.withdraw()  # the disk is not the release's fault
         return self._ending.outcome(error.with_remedy)
 
     async def clear_away(self, outcome: Outcome) -> None:

@@ -123,7 +123,7 @@ class Update:
         )
 
     async def withdraw(self) -> None:
-        """End a trial that did not begin: the run is over, in order, and says nothing about the release."""
+        """End a trial that was not judged: the run is over, in order, and says nothing about the release."""
         self._memory.end_trials()
         await self._memory.send()
 

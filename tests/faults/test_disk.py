@@ -5,6 +5,7 @@ has enough; after each, the room is given back and the next run must finish what
 `MAYFLY_DISK_STEP=1` tries every n; by default every thirteenth.
 """
 
+import json
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -203,6 +204,10 @@ def test_a_disk_that_fails_while_jobs_run(tmp_path: Path) -> None:
         assert "mount it writable" in ran.outcome["undelivered"]
         assert "Traceback" not in ran.stderr
         assert all(not run.ends for run in bench.bucket.runs.values())
+        objects = bench.bucket.objects
+        learnt = [json.loads(objects.get(key))["learnt"] for key in objects.keys("releases/")]
+        stages = [fact["trial"]["stage"] for fact in chain(*learnt) if "trial" in fact]
+        assert stages[-1] == "ended", "the disk counts against the release"
         disk.mend()
         bench.release("v2", JOBS)
         again = bench.run()
