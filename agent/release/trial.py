@@ -96,6 +96,24 @@ def proves_release(results: Collection[JobRecord]) -> bool:
     return any(result.status is JobStatus.SUCCEEDED for result in results)
 
 
+def doubts(
+    results: Sequence[JobRecord], known: Collection[str] | None, passed: Collection[str] | None
+) -> set[str]:
+    """Return the jobs whose failure on a release is its fault if they work on the last good one.
+
+    Args:
+        results: The results of the jobs.
+        known: The last good release's jobs; None if not known.
+        passed: Those of them that succeeded when it last ran; None if not known.
+    """
+    return {
+        result.name
+        for result in results
+        if fault_of(result) is Fault.UNKNOWN
+        and all(names is None or result.name in names for names in (known, passed))
+    }
+
+
 def again(
     results: Sequence[JobRecord],
     good: Sequence[Job],
@@ -117,15 +135,7 @@ def again(
     if seconds_left < 1:
         return ()
     known = {job.name: job for job in good}
-    asked: dict[Fault | None, Collection[str]] = {
-        Fault.RELEASE: known,
-        Fault.UNKNOWN: known if passed is None else passed,
-    }
-    wanted = {
-        result.name
-        for result in results
-        if result.name in known and result.name in asked.get(fault_of(result), ())
-    }
+    wanted = doubts(results, known, passed) | (known.keys() & guilty_of(results))
     skipped = {result.name for result in results if _follows(result) and result.name in known}
     fine = {result.name for result in results if result.status is JobStatus.SUCCEEDED}
     while more := {
@@ -159,11 +169,14 @@ def guilty_of(results: Sequence[JobRecord]) -> tuple[str, ...]:
 
 
 def judge(
-    results: Sequence[JobRecord], rerun: Sequence[JobRecord], guilty: Collection[str]
+    results: Sequence[JobRecord],
+    rerun: Sequence[JobRecord],
+    guilty: Collection[str],
+    doubtful: Collection[str] = (),
 ) -> Judgement:
     """Judge a release on trial by its jobs, and by those that ran again on the last good release (`rerun`).
 
-    `guilty` jobs failed by the release's own fault.
+    `guilty` jobs failed by the release's own fault; of `doubtful` ones the last good release tells, if it was asked.
     """
     better = {result.name for result in rerun if result.status is JobStatus.SUCCEEDED}
     broken = [result for result in results if result.name in better or result.name in guilty]
@@ -174,7 +187,8 @@ def judge(
         works = " (it works on the last good release)" if first.name in better else ""
         more = f", and {len(own) - 1} more" if len(own) > 1 else ""
         return Judgement(Decision.BAD, f"job {first.name}: {said[:300]}{works}{more}")
-    if proves_release(results):
+    asked = {result.name for result in rerun if result.cause is not JobCause.INTERRUPTED}
+    if proves_release(results) and asked.issuperset(doubtful):
         return Judgement(Decision.PROMOTE)
     return Judgement(Decision.UNDECIDED)
 

@@ -23,6 +23,7 @@ from agent.release.trial import (
     Decision,
     Judgement,
     again,
+    doubts,
     guilty_of,
     in_doubt,
     judge,
@@ -160,7 +161,7 @@ class Update:
             if other and names:
                 self._log.warning("release.asks_last_good", ref=other.ref, jobs=names)
                 second = await rerun(other, names)
-            judgement = judge(first, second, guilty)
+            judgement = judge(first, second, guilty, self._doubts(release, first, other))
         else:
             judgement = judge_alone(first)
         await self._apply(judgement, release, first)
@@ -191,6 +192,18 @@ class Update:
             return None, ()
         passed = self._memory.known.passed(other.commit)
         return other, again(results, other.jobs.job, passed, context.seconds_left())
+
+    def _doubts(
+        self, release: Installed, results: Sequence[JobRecord], other: Installed | None
+    ) -> set[str]:
+        """Return the jobs of which the last good release is to tell, also if there was no time, or it is not here."""
+        if other is not None:
+            commit, jobs = other.commit, [job.name for job in other.jobs.job]
+            return doubts(results, jobs, self._memory.known.passed(commit))
+        last = next((good for good in self._good if good.commit != release.commit), None)
+        if last is None:
+            return doubts(results, None, None)
+        return doubts(results, last.jobs, self._memory.known.passed(last.commit))
 
     def remember(self, release: Installed, results: Sequence[JobRecord]) -> None:
         """Remember what the last good release does well; and the image's, once it has shown that it runs."""

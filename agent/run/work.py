@@ -146,7 +146,9 @@ class JobsOfRun:
             if any(job.browser for job in jobs):
                 again = replace(again, browser=await browser.settle(other.jobs.browser, jobs))
             await self._run_jobs(jobs, again)
-            return [record for record in self.results if record.name in names]
+            ran = [record for record in self.results if record.name in names]
+            # What did not begin again is still what became of it on the new release.
+            return [record for record in ran if record.commit == other.commit]
 
         self._on_trial = False
         record, reason = await update.end_trial(obtained, self.results, rerun)

@@ -12,6 +12,7 @@ from agent.contract.results import Fault, JobCause, JobStatus
 from agent.release.trial import (
     Decision,
     again,
+    doubts,
     fault_of,
     guilty_of,
     in_doubt,
@@ -123,6 +124,45 @@ def test_what_becomes_of_a_release(
     assert judgement.decision is decision
     assert words in judgement.reason
     assert bool(judgement.reason) is (decision is Decision.BAD)
+
+
+CUT_OFF = (JobStatus.INTERRUPTED, JobCause.INTERRUPTED, "", None)
+
+
+@pytest.mark.parametrize(
+    ("rerun", "decision"),
+    [
+        ([], Decision.UNDECIDED),
+        ([result("b", *CUT_OFF)], Decision.UNDECIDED),
+        ([result("c", *FAILED)], Decision.UNDECIDED),
+        ([result("b", *FAILED)], Decision.PROMOTE),
+        ([result("b", *DOWN)], Decision.PROMOTE),
+        ([result("b")], Decision.BAD),
+    ],
+)
+def test_what_was_not_asked_is_open(rerun: list[JobRecord], decision: Decision) -> None:
+    """A machine that is taken back before the last good release has told makes no release good."""
+    results = [result("a"), result("b", *FAILED)]
+    assert judge(results, rerun, guilty_of(results), ["b"]).decision is decision
+
+
+@pytest.mark.parametrize(
+    ("known", "passed", "open_"),
+    [
+        (None, None, {"a", "b"}),
+        (("a", "c"), None, {"a"}),
+        (None, ("b",), {"b"}),
+        (("a", "b"), ("b", "c"), {"b"}),
+        ((), None, set()),
+    ],
+)
+def test_what_the_last_good_release_is_to_tell(
+    known: tuple[str, ...] | None, passed: tuple[str, ...] | None, open_: set[str]
+) -> None:
+    """Of a job that it does not have, or that failed on it too, it would never tell."""
+    results = [A_FAILED, result("b", *FAILED), result("c"), result("d", *DOWN)]
+    results.append(result("e", *BROKEN))
+    assert doubts(results, known, passed) == open_
 
 
 @pytest.mark.parametrize(

@@ -290,3 +290,19 @@ def test_a_stop_during_the_rerun_leaves_what_the_others_had_failed_with(
     assert run.job("quotes")["status"] == "interrupted"
     assert (run.job("notes")["status"], run.job("notes")["cause"]) == ("failed", "error")
     assert b"no notes today" in run.printed("notes")
+
+
+def test_a_stop_during_the_rerun_leaves_the_release_on_trial(bench: Bench, bucket: Bucket) -> None:
+    """One of its jobs succeeded, but whether it broke the other one was not told."""
+    mark = bench.folder / "mark"
+    bench.settings["limits.isolation"] = "process"  # in which the agent is a job's parent
+    bench.release("v1", JOBS, {**GOOD, "quotes.py": STOPPING.format(mark=str(mark))})
+    bench.run(code=0)
+    mark.touch()
+    commit = bench.release("v2", JOBS, {"quotes.py": "raise SystemExit(3)\n"})
+    run = bucket.run(bench.run().run_id)
+    assert run.job("notes")["status"] == "succeeded"
+    assert (run.release["commit"], run.release["trial"]) == (commit, "undecided")
+    mark.unlink()
+    release = bucket.run(bench.run(code=0).run_id).release
+    assert (release["ref"], release["trial"]) == ("v1", "failed"), "the next run asks again"
