@@ -144,6 +144,8 @@ def override(
     for name, own in sorted(services.items()):
         lines += [f"  {json.dumps(name)}:", '    restart: "no"', "    ports: !reset []"]
         lines += ["    develop: !reset null"] if "develop" in own else []
+        # It counts before `restart`.
+        lines += ["    deploy: {restart_policy: !reset null}"] if own.get("deploy") else []
         if "container_name" in own:
             lines.append("    container_name: !reset null")
             lines += _alias(own, str(own["container_name"]))

@@ -65,6 +65,7 @@ CONFIG = {
             "image": "s",
             "container_name": "chrome",
             "develop": {"watch": []},
+            "deploy": {"restart_policy": {"condition": "any"}},
             "networks": {"default": None},
             "volumes": [{"type": "bind", "source": "/dev/shm", "target": "/dev/shm"}],
         },
@@ -91,6 +92,7 @@ def test_the_second_file_maps_folders_and_takes_what_collides() -> None:
     assert "container_name" not in batch
     assert "container_name: !reset null" in selenium
     assert "develop: !reset null" in selenium
+    assert "deploy: {restart_policy: !reset null}" in selenium
     assert '"default": {"aliases": ["chrome"]}' in selenium
     assert text.count("ports: !reset []") == text.count('restart: "no"') == 2
     assert text.endswith(

@@ -23,7 +23,7 @@ from agent.jobs.containers.policy import (
 
 TREE = "/spool/run/stack"
 OUTPUT = Mount("/spool/run/output", "/data")
-STACK = Stack("compose.yml", "p", TREE, (OUTPUT,), real=str)
+STACK = Stack("compose.yml", "p", "a", TREE, (OUTPUT,), real=str)
 
 
 def keys_of(document: dict[str, Any]) -> list[str]:
@@ -69,7 +69,6 @@ ORDINARY: dict[str, Any] = {
                     "limits": {"cpus": 1, "memory": "1"},
                     "reservations": {"memory": "1"},
                 },
-                "restart_policy": {"condition": "any"},
                 "placement": {},
             },
             "depends_on": {"db": {"condition": "service_healthy", "required": True}},
@@ -177,6 +176,7 @@ INNER_WISHES: tuple[tuple[str, dict[str, Any]], ...] = (
         "deploy.resources.reservations.devices",
         one(deploy={"resources": {"reservations": {"devices": [{}]}}}),
     ),
+    ("deploy.restart_policy", one(deploy={"restart_policy": {"condition": "any"}})),
     ("logging.driver", one(logging={"driver": "syslog"})),
     ("networks.n.driver_opts", one(networks={"n": {"driver_opts": {"x": "y"}}})),
     ("post_start.privileged", one(post_start=[{"command": ["x"], "privileged": True}])),
@@ -263,14 +263,14 @@ def test_a_folder_is_mounted_if_it_is_the_release_s(parts: list[str]) -> None:
     source = posixpath.join(TREE, *parts)
     plain = posixpath.normpath(source)
     inside = plain == TREE or plain.startswith(f"{TREE}/")
-    real = Stack("compose.yml", "p", TREE, (), real=posixpath.normpath)
+    real = Stack("compose.yml", "p", "a", TREE, (), real=posixpath.normpath)
     assert (stack_faults(one(volumes=[bind(source)]), real) == ()) is inside
 
 
 def test_a_link_in_the_release_is_not_followed() -> None:
     """It may lead anywhere, or be changed by the service that mounts the folder in which it is."""
     real = {f"{TREE}/link": "/etc", TREE: TREE}.__getitem__
-    stack = Stack("compose.yml", "p", TREE, (), real=real)
+    stack = Stack("compose.yml", "p", "a", TREE, (), real=real)
     assert stack_faults(one(volumes=[bind(f"{TREE}/link")]), stack)
     assert file_fault("a", "env_file", f"{TREE}/link", stack)
 
@@ -289,11 +289,15 @@ def test_a_mount_that_another_service_can_replace_is_refused() -> None:
     assert two(bind(f"{TREE}/data", read_only=True), volumes=[inner]) == []
     assert two(bind(f"{TREE}/data/x"), volumes=[inner]) == []
     assert two(bind(f"{TREE}/dat"), volumes=[inner]) == []
-    both = [bind(TREE), bind(f"{TREE}/data")]
-    assert keys_of(one(volumes=both)) == []
-    assert keys_of(one(volumes=both, deploy={"replicas": 1})) == []
-    assert keys_of(one(volumes=both, deploy={"replicas": 2})) == ["services.a.volumes"]
-    assert keys_of(one(volumes=both, scale=3)) == ["services.a.volumes"]
+
+
+def test_a_mount_that_its_own_service_can_replace_is_refused_but_for_the_job_s() -> None:
+    """Compose starts the others again, and finds the link that their first start put there."""
+    both = {"volumes": [bind(TREE), bind(f"{TREE}/data")]}
+    assert keys_of(one(**both)) == []
+    assert keys_of({"services": {"a": {}, "w": both}}) == ["services.w.volumes"]
+    once = [bind(TREE, read_only=True), bind(f"{TREE}/data")]
+    assert keys_of({"services": {"a": {}, "w": {"volumes": once}}}) == []
 
 
 def test_files_of_variables_are_the_release_s_own() -> None:

@@ -332,6 +332,12 @@ WAYS = {
         "put a link to any folder in its place",
         "    volumes: ['./deep/data:/host']" + LINKER,
     ),
+    "own-link": (
+        "put a link to any folder in its place",
+        LINKER.replace("'./deep:/deep'", "'./deep:/deep', './deep/data:/host'").replace(
+            "rm -rf /deep/data;", "cat /host/secret.env; mv /deep/data /deep/x;"
+        ),
+    ),
     "build": (
         "build.context",
         "    build: {{context: '{folder}', dockerfile_inline: 'FROM {image}\\nCOPY secret.env /host/'}}",

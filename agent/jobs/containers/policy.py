@@ -101,6 +101,7 @@ class Stack:
     Attributes:
         file: The compose file, as the job names it.
         project: The project's name.
+        service: The job's service.
         tree: Where the release's files are, without symbolic links in the path.
         mounts: The folders of the job, which it gets from the agent.
         real: Returns a path with its symbolic links resolved.
@@ -108,6 +109,7 @@ class Stack:
 
     file: str
     project: str
+    service: str
     tree: str
     mounts: Collection[Mount]
     real: Callable[[str], str]
@@ -359,7 +361,10 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
-    """Yield a fault for each path that another service can replace by a link before it is mounted."""
+    """Yield a fault for each path that a container can replace by a link before it is mounted.
+
+    Only the job's service is known to be started once: compose starts others again, for `run` those that have ended.
+    """
     services = _table(document, "services")
     mounted = [
         (name, volume)
@@ -367,7 +372,7 @@ def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
         for volume in _mounted(service, document)
     ]
     for (writer, folder), (reader, below) in permutations(mounted, 2):
-        if folder.get("read_only") or (writer == reader and _is_single(services[writer])):
+        if folder.get("read_only") or writer == reader == stack.service:
             continue
         outer, inner = str(folder.get("source", "")), str(below.get("source", ""))
         if inner != outer and stack.has(outer) and _is_below(inner, outer):
@@ -377,12 +382,6 @@ def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
                 f'is in {stack.shown(outer)}, where the service "{writer}" can put a link to any folder in its place',
                 f'mount {stack.shown(outer)} into "{writer}" with :ro, or mount folders that are not in each other',
             )
-
-
-def _is_single(service: Mapping[str, Any]) -> bool:
-    """Tell whether a service has one container: its mounts are made before it runs."""
-    replicas = service.get("scale") or _table(service, "deploy").get("replicas") or 1
-    return str(replicas) == "1"
 
 
 def _mounted(
@@ -504,7 +503,7 @@ _SERVICE: Mapping[str, Rule | None] = {
     "deploy": _keys(
         {
             **_ANY(("endpoint_mode", "labels", "mode", "placement", "replicas")),
-            **_ANY(("restart_policy", "rollback_config", "update_config")),
+            **_ANY(("rollback_config", "update_config")),
             "resources": _keys({"limits": _AMOUNTS, "reservations": _AMOUNTS}),
         }
     ),

@@ -113,10 +113,15 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     Raises:
         ContainerError: Compose does not accept the stack, or does not answer.
     """
-    stack = Stack(
-        wanted.file, wanted.project, str(wanted.tree), wanted.mounts, real=os.path.realpath
-    )
     compose, service, output = wanted.compose, wanted.job.service or "", wanted.job.output or OUTPUT
+    stack = Stack(
+        wanted.file,
+        wanted.project,
+        service,
+        str(wanted.tree),
+        wanted.mounts,
+        real=os.path.realpath,
+    )
     stands_in = (*wanted.job.secrets, *wanted.job.env)
     if faults := await asyncio.to_thread(_before, compose.files, stack):
         return Reading(faults)
