@@ -149,6 +149,8 @@ def override(
         if "container_name" in own:
             lines.append("    container_name: !reset null")
             lines += _alias(own, str(own["container_name"]))
+        # Built before the first container runs, and never again: containers may change what it is built from.
+        lines += ["    pull_policy: !reset null"] if "build" in own else []
         image = own.get("image", name if "build" in own else None)
         if image in names:
             lines.append(f"    image: {json.dumps(names[image])}")

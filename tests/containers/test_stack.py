@@ -382,3 +382,58 @@ def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> 
     told = {name: ran.job(name)["message"] for name in WAYS}
     assert {name: told[name] for name, (key, _) in WAYS.items() if key not in told[name]} == {}
     assert ran.events("job.output") == []
+
+
+CHANGED = """
+services:
+  python-scripts:
+    init: true
+    command: ["sh", "-c", "env; cat /host/secret.env"]
+    depends_on: {{w: {{condition: service_completed_successfully}}}}
+    {lines}
+  w:
+    image: {image}
+    volumes: ["./:/tree"]
+    command: ["sh", "-c", "cd /tree && {script}"]
+"""
+CHANGES = {
+    "file": (
+        "image: {image}\n    environment: [X=file]",
+        "sed -e 's#environment.*f[i]le.*#volumes: [{folder}:/host]#' -i compose.yml",
+    ),
+    "env-file": (
+        "image: {image}\n    env_file: [x.env]",
+        "rm x.env && ln -s {folder}/secret.env x.env",
+    ),
+    "dotenv": (
+        "image: {image}\n    environment: ['X=${{X}}']",
+        "rm .env && ln -s {folder}/x.env .env",
+    ),
+    "context": (
+        'build: {{context: data, dockerfile_inline: "FROM {image}\\nCOPY . /host/\\nENV X=context"}}',
+        "rm -r data && ln -s {folder} data",
+    ),
+}
+"""For each file of the release that compose reads: the batch service's line, and what another service does to it."""
+
+
+def test_a_stack_cannot_change_what_was_judged(compose_yard: Bench, busybox: str) -> None:
+    """Its services may write to the release's copy; compose reads nothing there once one of them runs."""
+    folder = compose_yard.folder / "machine"
+    folder.mkdir()
+    (folder / "secret.env").write_text(f"CANARY={CANARY}\n")
+    (folder / "x.env").write_text(f"X={CANARY}\n")
+    jobs = ""
+    files: dict[str, str] = {}
+    for name, (lines, script) in CHANGES.items():
+        jobs += named(name, f"{name}/compose.yml")
+        files |= {f"{name}/{path}": f"X={name}\n" for path in (".env", "x.env", "data/x")}
+        files[f"{name}/compose.yml"] = CHANGED.format(
+            image=busybox,
+            lines=lines.format(image=busybox),
+            script=script.format(folder=folder),
+        )
+    compose_yard.release("v1", jobs, files)
+    ran = compose_yard.run()
+    assert CANARY not in ran.stderr + str(ran.outcome)
+    assert [name for name in CHANGES if f"X={name}" not in said(ran, name)] == [], ran.stderr

@@ -1,5 +1,6 @@
 """Docker compose: the plugin of the engine's command line (`docker compose`)."""
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ async def require_compose(environ: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """`docker compose` with a project, its files and its environment.
+    """`docker compose` with a project, its files and its environment, and what is read in place of `.env`.
 
     The methods raise ContainerError where compose does not accept the files, or does not answer.
     """
@@ -62,22 +63,38 @@ class Compose:
     project: str
     files: tuple[Path, ...]
     environ: Mapping[str, str]
+    variables: Path | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
         """The command line from `compose` up to the verb."""
-        return ("compose", "-p", self.project, *(f"--file={file}" for file in self.files))
+        files = [f"--file={file}" for file in self.files]
+        files += [f"--env-file={self.variables}"] if self.variables else []
+        return ("compose", "-p", self.project, *files)
 
     def and_file(self, file: Path) -> Self:
         """Return it with one more file, which is merged over the others."""
         return replace(self, files=(*self.files, file))
 
-    async def resolved(self) -> dict[str, Any]:
-        """Return the stack as compose would run it, with the services of all profiles."""
+    async def resolved(self, folder: Path) -> tuple[dict[str, Any], Self]:
+        """Return the stack as compose would run it, with the services of all profiles, and what runs just this.
+
+        That reads files in `folder`, no file of the release: the stack's own containers may change those.
+        """
         text = await self._config("--format", "json", profiles=("--profile", "*"))
+        written = await asyncio.to_thread(self._kept, text, folder)
         # So that its output is a compose file again, compose doubles what begins a variable.
         document: dict[str, Any] = json.loads(text.replace("$$", "$"))
-        return document
+        return document, written
+
+    def _kept(self, text: str, folder: Path) -> Self:
+        dotenv = self.files[0].with_name(".env")
+        variables = dotenv.read_bytes() if dotenv.is_file() else b""
+        kept = {folder / "stack.json": text.encode(), folder / "stack.env": variables}
+        for file, content in kept.items():
+            file.touch(mode=0o600)  # values of secrets may be in it
+            file.write_bytes(content)
+        return replace(self, files=(folder / "stack.json",), variables=folder / "stack.env")
 
     async def written(self) -> dict[str, Any]:
         """Return the stack before variables are replaced and env files are read."""

@@ -77,11 +77,16 @@ class StackBackend(ContainerBackend):
             await wait_until_ready(self._engine, self._name, others.awaited, self._log)
 
     async def _give_init(self, attach: Attach) -> None:
-        """Give the batch service an init, which passes SIGTERM on, unless its file or its image says otherwise."""
+        """Give the batch service an init, which passes SIGTERM on, unless its file or its image says otherwise.
+
+        It is built here in any case: as soon as the others run, they may change what it is built from.
+        """
         own = self._document["services"][self._service]
-        if "init" in own:
+        if "init" in own and "build" not in own:
             return
         image = await self._image_of_batch(own, attach)
+        if "init" in own:
+            return
         file = self._spec.folder / "init.yml"
         text = json.dumps({"services": {self._service: {"init": has_init(image, own)}}})
         await asyncio.to_thread(file.write_text, text)

@@ -105,7 +105,7 @@ def _override_of(file: Path) -> tuple[Path, ...]:
 
 
 async def read_stack(wanted: StackFile, merged: Path) -> Reading:
-    """Judge a stack, and write `merged`, the file that is merged over its own.
+    """Judge a stack, and write `merged`, the file that is merged over its own, and beside it what compose made of both.
 
     What decides which files compose reads is judged before compose reads any: it has the agent's rights, and quotes
     what it does not understand.
@@ -152,7 +152,7 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
     )
     await asyncio.to_thread(merged.write_text, text)
     compose = compose.and_file(merged)
-    document = await compose.resolved()
+    document, compose = await compose.resolved(merged.parent)
     faults = (*missing, *files.faults, *stack_faults(document, stack))
     own = document["services"].get(service) or {}
     return Reading(
