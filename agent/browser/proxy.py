@@ -10,7 +10,7 @@ import base64
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -96,16 +96,32 @@ def _is_ours(host: str) -> bool:
     return name in _NAMES
 
 
+def _is_among(
+    peer: tuple[str, int] | None, subnets: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> bool:
+    """Tell whether the other end of a connection, None when it is gone, has an address in one of the subnets."""
+    return peer is not None and any(ipaddress.ip_address(peer[0]) in subnet for subnet in subnets)
+
+
 @asynccontextmanager
-async def webdriver_proxy(host: str, port: int, target: Callable[[], str]) -> AsyncIterator[None]:
+async def webdriver_proxy(
+    host: str, port: int, target: Callable[[], str], *, peers: Collection[str] | None = None
+) -> AsyncIterator[None]:
     """Listen at an address during the block, and pass requests on to the browser whose URL `target` returns each time.
+
+    With `peers`, subnets such as `172.18.0.0/16`, whoever has an address outside of them gets no answer.
 
     Raises:
         OSError: The address is taken, or not this machine's.
+        ValueError: One of the peers is not a subnet.
     """
+    subnets = None if peers is None else [ipaddress.ip_network(peer) for peer in peers]
     open_now: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if subnets is not None and not _is_among(writer.get_extra_info("peername"), subnets):
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         if task is not None:
             open_now.add(task)

@@ -169,6 +169,21 @@ async def test_a_job_cannot_take_all_descriptors_of_the_agent() -> None:
     assert last == 502, "there is no browser behind this one"
 
 
+@pytest.mark.parametrize(("source", "answers"), [("127.0.0.1", True), ("127.0.1.1", False)])
+async def test_who_is_outside_of_the_peers_gets_no_answer(source: str, answers: bool) -> None:
+    """Every container of the machine reaches the address that one container's network has for it."""
+    port, peers = free_port(), ("fd00::/64", "127.0.0.0/24")
+    async with webdriver_proxy(LOOPBACK, port, lambda: TARGET, peers=peers):
+        reader, writer = await asyncio.open_connection(LOOPBACK, port, local_addr=(source, 0))
+        answer = b""
+        with suppress(ConnectionError):
+            writer.write(head(host="rebound.example:4444"))
+            answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 403 ") is answers
+    assert bool(answer) is answers
+
+
 async def test_an_address_that_is_taken_is_an_error() -> None:
     """Whoever opens it decides what that means."""
     with socket.socket() as stranger:

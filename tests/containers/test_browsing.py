@@ -1,6 +1,7 @@
 """Scrapers that were written for a Grid beside them: as programs, in a container, in their own stack; unchanged."""
 
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from tests.containers.test_image import job
 from tests.parts.cache import one_at_a_time
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
-from tests.run.bench import Bench
+from tests.run.bench import Bench, finish
 
 SCRAPER = """
 import os, sys
@@ -133,13 +134,32 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
     downloads = "ls -d $MAYFLY_DOWNLOADS_DIR; touch $MAYFLY_DOWNLOADS_DIR/x"
     text = job(busybox, by_name + downloads, browser=True)
     text += job(busybox, by_environment, name="b", browser=True)
-    text += job(busybox, "wget -T 3 -q -O - http://selenium:4444/status", name="c")
+    text += job(busybox, "wget -q -O - http://selenium:4444/status", name="c")
     browsing.release("v1", text)
     ran = browsing.run()
     files = bucket.run(ran.run_id).files
     assert b'"sessionId"' in files["a/session.json"], ran.stderr
     assert b'"sessionId"' in files["b/session.json"]
     assert [ran.job(name)["status"] for name in "abc"] == ["succeeded", "succeeded", "failed"]
+
+
+def test_a_container_of_another_network_gets_no_answer(
+    browsing: Bench, docker_engine: DockerEngine, busybox: str
+) -> None:
+    """It reaches the address at which the machine offers a job the browser; the job alone is answered there."""
+    browsing.environ |= docker_engine.environ
+    own = "wget -q -O - http://selenium:4444/status && echo && grep selenium /etc/hosts; echo ready; sleep 300"
+    browsing.release("v1", job(busybox, own, browser=True))
+    with browsing.running() as process:
+        browsing.log.wait_for("job.output", line="ready", seconds=120)
+        lines = [str(event["line"]) for event in browsing.log.events("job.output")]
+        gateway = next(line.split()[0] for line in lines if line.endswith("\tselenium"))
+        status = f"http://{gateway}:4444/status"
+        other = docker_engine.docker("run", "--rm", busybox, "wget", "-O", "-", status)
+        process.send_signal(signal.SIGTERM)
+        finish(process)
+    assert (other.returncode, other.stdout) == (1, ""), other.stderr
+    assert "reset" in other.stderr or "getting response" in other.stderr, other.stderr
 
 
 SEED = """

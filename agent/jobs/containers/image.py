@@ -36,9 +36,9 @@ class ImageBackend(ContainerBackend):
         """Pull the image if the engine does not have it, and create the container."""
         image = (await self._engine.have(self._image, self._log, "job.image_pulled"))[0]
         self._digest = image_digest(image)
-        gateway = await self._network()
+        gateway, subnets = await self._network()
         if self._spec.browser is not None:
-            await self._open_proxy(gateway, self._spec.browser)
+            await self._open_proxy(gateway, subnets, self._spec.browser)
         arguments = self._create_arguments(gateway, init=has_init(json.loads(image)[0], {}))
         await self._make(*arguments, environ=self._environment.environ)
 
@@ -72,19 +72,22 @@ class ImageBackend(ContainerBackend):
         self._making = asyncio.create_task(making)
         await asyncio.shield(self._making)
 
-    async def _network(self) -> str:
-        """Make a network for this container alone, and return this machine's address in it."""
+    async def _network(self) -> tuple[str, list[str]]:
+        """Make a network for this container alone, and return this machine's address in it, and its subnets."""
         labels = (f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}", f"{PROJECT}={self._name}")
         marks = (part for label in labels for part in ("--label", label))
         await self._make("network", "create", *marks, self._name)
-        gateway = "{{(index .IPAM.Config 0).Gateway}}"
-        return await self._engine.output("network", "inspect", "--format", gateway, self._name)
+        form = "{{(index .IPAM.Config 0).Gateway}} {{range .IPAM.Config}}{{.Subnet}} {{end}}"
+        gateway, *subnets = (
+            await self._engine.output("network", "inspect", "--format", form, self._name)
+        ).split()
+        return gateway, subnets
 
-    async def _open_proxy(self, gateway: str, browser: str) -> None:
-        """Let it reach the run's browser, and nobody else."""
+    async def _open_proxy(self, gateway: str, subnets: list[str], browser: str) -> None:
+        """Let it reach the run's browser, and nobody else: containers of other networks reach the gateway too."""
         try:
             await self._proxy.enter_async_context(
-                webdriver_proxy(gateway, BROWSER_PORT, lambda: browser)
+                webdriver_proxy(gateway, BROWSER_PORT, lambda: browser, peers=subnets)
             )
         except OSError as error:
             raise ContainerError(
