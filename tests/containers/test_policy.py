@@ -292,7 +292,7 @@ def test_a_mount_that_another_service_can_replace_is_refused() -> None:
 
 
 def test_a_mount_that_its_own_service_can_replace_is_refused_but_for_the_job_s() -> None:
-    """Compose starts the others again, and finds the link that their first start put there."""
+    """Of the others compose may start several containers, or one again, and meet the link that the first put there."""
     both = {"volumes": [bind(TREE), bind(f"{TREE}/data")]}
     assert keys_of(one(**both)) == []
     assert keys_of({"services": {"a": {}, "w": both}}) == ["services.w.volumes"]

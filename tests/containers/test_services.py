@@ -7,7 +7,18 @@ import pytest
 from agent.base.engine import Engine
 from agent.base.logs import RunLogger
 from agent.jobs.containers.ready import wait_until_ready
-from agent.jobs.containers.services import Beside, Look, Sign, beside, has_init, look, waits_with
+from agent.jobs.containers.services import (
+    COMPLETED,
+    Beside,
+    Look,
+    Sign,
+    beside,
+    has_init,
+    look,
+    meets,
+    never_meets,
+    waits_with,
+)
 
 HUB = {"batch", "hub", "node"}
 
@@ -28,10 +39,11 @@ def depends(*names: str, condition: str = "service_started") -> dict[str, Any]:
             {"batch": depends("hub"), "hub": {}, "node": depends("hub")},
             *(HUB, Beside(("hub", "node"), (), ("hub",))),
         ),
-        # Compose itself waits for a condition.
+        # What the job waits for is not its start.
         (
             {"batch": depends("db", condition="service_healthy"), "db": {}},
-            *({"batch", "db"}, Beside(("db",), (), ())),
+            {"batch", "db"},
+            Beside(*(("db",), (), ()), {"db": {"condition": "service_healthy", "required": True}}),
         ),
         # What depends on the job cannot start before it.
         (
@@ -140,3 +152,29 @@ async def test_an_engine_that_tells_nothing_of_services_keeps_no_job_waiting() -
     told = [event for event in events if event["event"] == "job.service_not_ready"]
     assert sorted(event["service"] for event in told) == ["db", "grid"]
     assert "docker could not be started" in told[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "state", "met", "reason"),
+    [
+        (COMPLETED, {"Status": "running"}, False, ""),
+        (COMPLETED, {"Status": "exited", "ExitCode": 0}, True, ""),
+        (COMPLETED, {"Status": "exited", "ExitCode": 3}, True, "it ended with exit code 3"),
+        ("service_healthy", {"Health": {"Status": "starting"}}, False, ""),
+        ("service_healthy", {"Health": {"Status": "healthy"}}, True, ""),
+        ("service_healthy", {"Health": {"Status": "unhealthy"}}, False, "it is unhealthy"),
+        ("service_healthy", {"Status": "running"}, False, "it has no health check"),
+        (
+            "service_healthy",
+            {"Status": "exited", "ExitCode": 0},
+            False,
+            "it ended with exit code 0",
+        ),
+    ],
+)
+def test_when_a_condition_is_met(
+    condition: str, state: dict[str, Any], met: bool, reason: str
+) -> None:
+    """As compose has it: a service that ended without success, or has no health check, is not waited for in vain."""
+    assert meets({"State": state}, condition) is met
+    assert never_meets({"State": state}, condition) == reason

@@ -384,6 +384,41 @@ def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> 
     assert ran.events("job.output") == []
 
 
+ONCE = """
+services:
+  python-scripts:
+    image: {image}
+    command: ["sh", "-c", "cat /deep/n"]
+    network_mode: service:db
+    volumes: ["./deep:/deep:ro"]
+    depends_on:
+      fills: {{condition: service_completed_successfully}}
+      db: {{condition: service_healthy}}
+  fills:
+    image: {image}
+    volumes: ["./deep:/deep"]
+    command: ["sh", "-c", "echo filled >> /deep/n; {then}"]
+  db:
+    image: {image}
+    command: sleep 300
+    healthcheck: {{test: ["CMD", "true"], interval: 1s}}
+"""
+
+
+def test_what_a_job_waits_for_runs_once(compose_yard: Bench, busybox: str) -> None:
+    """A service that does its work and ends is awaited and not started again; when it fails, the job does not begin."""
+    then = {"once": "exit 0", "late": "sleep 3; echo late >> /deep/n", "fails": "sleep 3; exit 7"}
+    files = {f"{name}/deep/n": "begun\n" for name in then}
+    for name, end in then.items():
+        files[f"{name}/compose.yml"] = ONCE.format(image=busybox, then=end)
+    compose_yard.release("v1", "".join(named(name, f"{name}/compose.yml") for name in then), files)
+    ran = compose_yard.run()
+    assert said(ran, "once")[-2:] == ["begun", "filled"], ran.stderr
+    assert said(ran, "late")[-3:] == ["begun", "filled", "late"]
+    assert "exit code 7" in ran.job("fails")["message"]
+    assert "begun" not in said(ran, "fails")
+
+
 CHANGED = """
 services:
   python-scripts:

@@ -363,7 +363,8 @@ def _is_below(path: str, folder: str) -> bool:
 def _replaceable(document: Mapping[str, Any], stack: Stack) -> Iterator[Fault]:
     """Yield a fault for each path that a container can replace by a link before it is mounted.
 
-    Only the job's service is known to be started once: compose starts others again, for `run` those that have ended.
+    Only the job's service has for sure one container, which is started once: of others compose may start several, or
+    one again.
     """
     services = _table(document, "services")
     mounted = [

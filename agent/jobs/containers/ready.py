@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from typing import Any
 
 from agent.base.engine import Engine
 from agent.base.errors import BrowserError, ContainerError
 from agent.base.logs import Log
 from agent.browser.session import answers, wait_for_session
 from agent.jobs.containers.leftovers import PROJECT, SERVICE
-from agent.jobs.containers.services import SELENIUM_PORT, Look, Sign, look
+from agent.jobs.containers.services import SELENIUM_PORT, Look, Sign, look, meets, never_meets
 from agent.jobs.containers.state import containers_of
 
 READY_SECONDS = 60.0
@@ -26,6 +27,27 @@ async def wait_until_ready(
     if services:
         log.info("job.services_awaited", services=services)
     await asyncio.gather(*(_report(engine, project, name, log) for name in services))
+
+
+async def wait_for_conditions(
+    engine: Engine, project: str, conditions: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Wait for services until each meets the condition of its `depends_on`, for as long as that takes.
+
+    Raises:
+        ContainerError: One that is required never will, or the engine did not answer.
+    """
+    for service, wanted in conditions.items():
+        condition = str(wanted["condition"])
+        labels = (f"{PROJECT}={project}", f"{SERVICE}={service}")
+        while found := await containers_of(engine, *labels):
+            if reason := next(filter(None, (never_meets(one, condition) for one in found)), ""):
+                if not wanted.get("required", True):
+                    break
+                raise ContainerError(f"{service} did not become {condition}: {reason}")
+            if all(meets(one, condition) for one in found):
+                break
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def _report(engine: Engine, project: str, service: str, log: Log) -> None:

@@ -5,12 +5,13 @@ The document is what `docker compose config --format json` prints of all files a
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 STARTED = "service_started"
 """The condition of a plain `depends_on`: a container that was started, whether its program is ready or not."""
+COMPLETED = "service_completed_successfully"
 SELENIUM_PORT = 4444
 _OTHERS = ("network_mode", "pid", "ipc")
 """Keys whose value may name another service, as `service:NAME`."""
@@ -30,11 +31,13 @@ class Beside:
         started: Those that are started before it.
         after: Those that depend on the job's own, and so are not started.
         awaited: Of those that are started: the ones that another names without waiting for more than their start.
+        conditions: What the job's own service waits for besides, and its `depends_on` on each.
     """
 
     started: tuple[str, ...]
     after: tuple[str, ...]
     awaited: tuple[str, ...]
+    conditions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def beside(document: Mapping[str, Any], active: Collection[str], batch: str) -> Beside:
@@ -52,7 +55,15 @@ def beside(document: Mapping[str, Any], active: Collection[str], batch: str) -> 
         for name, condition in _depends_on(services.get(user) or {})
         if condition == STARTED
     }
-    return Beside(tuple(sorted(started)), tuple(sorted(after)), tuple(sorted(awaited & started)))
+    own = services.get(batch) or {}
+    conditions = {
+        name: own["depends_on"][name]
+        for name, condition in _depends_on(own)
+        if condition != STARTED and name in started
+    }
+    return Beside(
+        tuple(sorted(started)), tuple(sorted(after)), tuple(sorted(awaited & started)), conditions
+    )
 
 
 def _needed(names: Collection[str], services: Mapping[str, Any]) -> set[str]:
@@ -123,6 +134,26 @@ def look(inspected: Mapping[str, Any]) -> Look:
     if not addresses or not ports:
         return Look(Sign.SERVES)
     return Look(Sign.PORTS, addresses[0], tuple(ports))
+
+
+def never_meets(inspected: Mapping[str, Any], condition: str) -> str:
+    """Return why a container will not meet a condition any more, from `docker container inspect`; empty if it may."""
+    state: Mapping[str, Any] = inspected.get("State") or {}
+    if state.get("Status") in {"exited", "dead"}:
+        done = condition == COMPLETED and state.get("ExitCode") == 0
+        return "" if done else f"it ended with exit code {state.get('ExitCode')}"
+    health = (state.get("Health") or {}).get("Status", "none")
+    if condition == COMPLETED or health in {"healthy", "starting"}:
+        return ""
+    return "it is unhealthy" if health == "unhealthy" else "it has no health check"
+
+
+def meets(inspected: Mapping[str, Any], condition: str) -> bool:
+    """Tell whether a container meets a condition, unless it never will."""
+    state: Mapping[str, Any] = inspected.get("State") or {}
+    if condition == COMPLETED:
+        return state.get("Status") == "exited"
+    return (state.get("Health") or {}).get("Status") == "healthy"
 
 
 def has_init(image: Mapping[str, Any], service: Mapping[str, Any]) -> bool:

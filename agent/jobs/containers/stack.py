@@ -18,7 +18,7 @@ from agent.jobs.containers.compose import (
     fetch,
     require_compose,
 )
-from agent.jobs.containers.ready import wait_until_ready
+from agent.jobs.containers.ready import wait_for_conditions, wait_until_ready
 from agent.jobs.containers.services import Beside, beside, has_init
 from agent.jobs.containers.stackfile import StackFile, origins, read_stack, summary
 from agent.jobs.containers.state import exit_of, images_of
@@ -74,6 +74,7 @@ class StackBackend(ContainerBackend):
             )
         if others.started:
             await self._attach(attach, "up", "--detach", "--no-recreate", *others.started)
+            await wait_for_conditions(self._engine, self._name, others.conditions)
             await wait_until_ready(self._engine, self._name, others.awaited, self._log)
 
     async def _give_init(self, attach: Attach) -> None:
@@ -126,9 +127,9 @@ class StackBackend(ContainerBackend):
 
     @property
     def client(self) -> Command:
-        """`compose run` of the batch service."""
+        """`compose run` of the batch service alone: it would start again what has done its work and ended."""
         return self._command(
-            *("run", "-T", "--use-aliases", "--name", self._name),
+            *("run", "--no-deps", "-T", "--use-aliases", "--name", self._name),
             *("--label", f"{LABEL}={self._launch.environ['MAYFLY_RUN_ID']}"),
             *self._environment.arguments,
             self._service,
