@@ -91,7 +91,7 @@ def test_the_contract_of_a_job_holds_in_a_unit(inside: Inside, row: Row) -> None
     files = {"files.sh": FILES, "broken": "#!/no/such/interpreter\n"}
     inside.release("".join(CONTRACT), files)
     first = inside.run("--job", "files", limits__isolation="systemd")
-    assert first.code == 0, first.stderr
+    assert first.code == 3, first.stderr  # a link is no result
     ran = inside.run(
         secrets__source="/etc/mayfly/secrets.env", limits__grace="5s", limits__jobs="3"
     )
@@ -147,15 +147,18 @@ def test_what_no_job_may_do_is_refused(inside: Inside, row: Row) -> None:
     """From inside a job: credentials, sockets, other jobs, the system, more than its limits; the useful works."""
     spy = job("spy", "exec python3 spy.py", timeout="10m")
     inside.release(spy + NEIGHBOUR, {"spy.py": (HERE / "spy.py").read_text()})
-    inside.environ = {"AWS_SECRET_ACCESS_KEY": "CANARY-of-the-agent", **EC2}
+    inside.environ = {"AWS_SECRET_ACCESS_KEY": "CANARY-of-the-agent"}
     try:
         ran = inside.run()
+        # As on EC2, whose metadata service is looked for then; it tells nothing here, and so no job would run.
+        inside.environ = dict(EC2)
+        looked = inside.run()
     finally:
         inside.environ = {}
     assert ran.code == 0, ran.stderr
     report = json.loads(inside.told(ran.run_id).file("spy", "report.json"))
     check_tries(report, row, "a job")
-    isolation = inside.told(ran.run_id).record["isolation"]
+    isolation = inside.told(looked.run_id).record["isolation"]
     assert isolation == {
         "backend": "systemd",
         "metadata": "unreachable",
