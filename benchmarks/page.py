@@ -24,9 +24,13 @@ this page again; `python -m benchmarks PART...` measures parts, and leaves the o
 Each part says when it was measured, and of which version. What was measured before 2026-11-26 is of 0.1, which
 committed a run as a whole; 0.2 commits each job as it ends.
 
-All that is compared was measured in one go, in turn, on one machine; the order changes each round. A ratio is the
-median of the rounds' ratios, with the lowest and the highest in brackets: where these lie far apart, something else
-used the machine, and the ratio means little. The load is the number of processes that wanted a core, before and after.
+All that is compared was measured in one go, in turn, on one machine; the order is drawn anew for each round, since a
+program pays for what the one before it left behind. A ratio is the median of the rounds' ratios, with the lowest and
+the highest in brackets: where these lie far apart, something else used the machine, and the ratio means little. The
+load is the number of processes that wanted a core, before and after.
+
+Where Python lies in `/usr` it is Debian's, which is built with the compiler's optimisations, as are Amazon Linux's and
+that of the image for home. A Python that was built without them takes a sixth longer to start `mayfly pull`.
 
 The disk was the measuring machine's own, and what is read twice was in its memory; a virtual machine's was a file
 there. A new EBS volume is slow where it is read first, and none of that is in these figures, but for the last ones: a

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ AGENT = "mayfly"
 PROCESS = "mayfly, with Python's start"
 PULL = "mayfly pull"
 SHOWN_SECONDS = 0.02
+REST_SECONDS, REST_LOOKS = 0.25, 80
 KEPT_BYTES = 50 * MB
 """Of a load: what was fetched of larger ones is removed at once, since the disk is small."""
 FAST = frozenset({"s5cmd", CHECKED, "rclone"})
@@ -157,7 +159,10 @@ def _notes() -> tuple[str, ...]:
             f"`{AGENT}`: the hand-off as it is in a run, whose process is there already. `{PROCESS}`: the same with "
             "Python's start and the imports. Peers and `mayfly pull` include their own start."
         ),
-        "Client and server share the machine's cores; the server's part is the same for all.",
+        (
+            "Client and server share the machine's cores; the server's part is the same for all. Each program starts "
+            "when the server has done what was left of its work for the one before."
+        ),
         (
             "They share the disk as well: before each run all that was written earlier is synced. A pull's own sync is "
             "of the whole file system, and would else wait for what the server was sent just before. Each run's folder "
@@ -304,7 +309,7 @@ class _Carrier:
         """Run a program as `measured` does; tell what the server used meanwhile as well."""
         # What the server was sent before is on the same disk, and would be written down within the next one's sync.
         os.sync()
-        before = _cpu_seconds(self._endpoint.server.pid)
+        before = _rested(self._endpoint.server.pid)
         sample = measured(who, command, self._endpoint.environ, cwd=cwd)
         server = _cpu_seconds(self._endpoint.server.pid) - before
         return Sample(who, {**sample.figures, "server": server})
@@ -405,6 +410,18 @@ def _of_loop(who: str, report: Path) -> Sample:
     return Sample(who, loop_figures(report))
 
 
+def _rested(pid: int) -> float:
+    """Wait until a server has done what was left of its earlier work; return the processor time it has used."""
+    before = _cpu_seconds(pid)
+    for _ in range(REST_LOOKS):
+        time.sleep(REST_SECONDS)
+        now = _cpu_seconds(pid)
+        if now - before < REST_SECONDS / 10:
+            return now
+        before = now
+    raise RuntimeError(f"the server, process {pid}, is never idle")
+
+
 def _cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used (proc(5), `stat`)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -446,22 +463,29 @@ def _down_targets(cases: Mapping[str, Case], load: str) -> Iterator[Target]:
 def _floor(case: Case, limits: Case, who: str, steps: Sequence[str], against: str) -> str:
     """Tell below what nobody gets who does these steps in Python, and how far from that `who` is; by medians."""
     start = limits.median(START, "wall") if who == PULL else 0.0
+    theirs, ours = case.median(against, "wall"), case.median(who, "wall")
+    floor, alone, used = _at_least(limits, steps)
+    carried = (GET if who == PULL else PUT, *steps[1:])
+    client = start + _at_least(limits, carried)[0]
+    each = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in alone.items())
+    first = f"{START} {start:.2f} s, then the longest of: " if start else "the longest of: "
+    return (
+        f"Floor {(start + floor) / theirs:.2f} x: {start + floor:.2f} s of {who}'s {ours:.2f} s ({first}{each}, "
+        f"{used:.2f} s of processor time, the server's with it, on {os.cpu_count()} cores). "
+        f"With Mayfly's client in the place of plain sockets {client / theirs:.2f} x: {client:.2f} s."
+    )
+
+
+def _at_least(limits: Case, steps: Sequence[str]) -> tuple[float, Mapping[str, float], float]:
+    """Return the seconds that steps take which do not wait for each other, those of each alone, and processor time.
+
+    The first step is the one that the server has its part in.
+    """
     alone = {step: limits.median(step, "wall") for step in steps}
     # Two threads hash four files faster, and neither one file nor many small ones.
     alone[HASH] = min(alone[HASH], limits.median(HASH_TWO, "wall"))
-    cores = os.cpu_count() or 1
     used = sum(limits.median(step, "cpu") for step in steps) + limits.median(steps[0], "server")
-    rest = max(*alone.values(), used / cores)
-    theirs, ours = case.median(against, "wall"), case.median(who, "wall")
-    floor = start + rest
-    each = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in alone.items())
-    first = f"{START} {start:.2f} s, then the longest of: " if start else "the longest of: "
-    client = limits.median(GET if who == PULL else PUT, "wall")
-    return (
-        f"Floor {floor / theirs:.2f} x: {floor:.2f} s of {who}'s {ours:.2f} s ({first}{each}, "
-        f"{used:.2f} s of processor time, the server's with it, on {cores} cores). "
-        f"The client alone, after its start: {client:.2f} s."
-    )
+    return max(*alone.values(), used / (os.cpu_count() or 1)), alone, used
 
 
 def _loop_targets(cases: Iterable[Case]) -> Iterator[Target]:
