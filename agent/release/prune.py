@@ -1,7 +1,7 @@
 """Clean-up after a run was committed: old releases, their images, and caches that have grown too large."""
 
 import asyncio
-import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,56 +10,69 @@ from agent.base.errors import ReleaseError
 from agent.jobs.containers.leftovers import remove_built
 from agent.jobs.isolation.diskwatch import occupied
 from agent.release.context import ReleaseContext
-from agent.release.environment import run_uv
 from agent.release.images import remove_images
-from agent.release.retention import Stored, to_remove
-from agent.release.store import (
-    TREE,
-    folders,
-    on_disk,
-    read_marker,
-    remove_if_possible,
-    sweep,
-)
+from agent.release.store import TREE, folders, on_disk, remove_if_possible, sweep
 
 SECONDS = 30.0
 """Limit of the whole clean-up: the machine costs money meanwhile, and the next run does the rest."""
-UV_SECONDS = 20.0
+SPARE = 2
+"""Former good releases that stay while there is room, for a rollback."""
 
 
 async def prune(context: ReleaseContext, running: str, *, budget: int, grown: bool) -> None:
     """Remove what no run needs, for at most `SECONDS`; failures are only logged.
 
-    The commit `running` stays. Releases and caches may take `budget` bytes; caches are measured if they have `grown`.
+    The commit `running` stays. Releases and caches may take `budget` bytes, and are measured if they have `grown`.
     """
     try:
         async with asyncio.timeout(SECONDS):
-            await _releases(context, running, budget)
-            await _unused_images(context)
+            spare = await _old_releases(context, running)
             if grown:
-                await _caches(context, budget)
+                await _fit(context, spare, budget)
+            await _unused_images(context)
     except TimeoutError:
         context.log.warning("tidy.out_of_time", seconds=SECONDS)
     except (ReleaseError, OSError) as error:
         context.log.warning("tidy.failed", reason=str(error))
 
 
-async def _releases(context: ReleaseContext, running: str, budget: int) -> None:
+async def _old_releases(context: ReleaseContext, running: str) -> list[Path]:
+    """Remove releases that are neither needed nor spare; return the spare ones, the newest first."""
     store, known = context.release_store, context.memory.known
     await sweep(store, context.log)
-    present = folders(store)
     good = [one.commit for one in known.good(context.version)]
     pinned = known.pin.commit if known.pin else None
     needed = {running, store.image_commit, pinned, *good[:1]}
-    if all(place.name in needed for place in present):
-        return  # the usual case: nothing is measured
-    stored = await asyncio.to_thread(lambda: [_stored(place) for place in present])
-    stays = {commit for commit in needed if commit}
-    for commit in to_remove(stored, needed=stays, good=good[::-1], budget=budget):
-        # Before its files: once they are gone, nothing leads to the images.
-        await remove_built(store.root(commit) / TREE, context.environ, context.log)
-        if await remove_if_possible(store.root(commit), context.log):
-            context.log.info("tidy.release_removed", commit=commit)
+    others = [place for place in folders(store) if place.name not in needed]
+    spare = [place for commit in good if (place := store.root(commit)) in others][:SPARE]
+    for place in others:
+        if place not in spare:
+            await _remove(context, place)
+    return spare
+
+
+async def _remove(context: ReleaseContext, place: Path) -> None:
+    # Before its files: once they are gone, nothing leads to the images.
+    await remove_built(place / TREE, context.environ, context.log)
+    if await remove_if_possible(place, context.log):
+        context.log.info("tidy.release_removed", commit=place.name)
+
+
+async def _fit(context: ReleaseContext, spare: Sequence[Path], budget: int) -> None:
+    """Remove the spare releases, the oldest first, then uv's cache, then the mirror, until the rest fits."""
+    store = context.release_store
+    cache = store.cache / "uv"
+    places = [store.releases, cache, store.mirror]
+    excess = await asyncio.to_thread(occupied, places) - budget
+    for place in (*reversed(spare), cache, store.mirror):
+        if excess <= 0:
+            return
+        excess -= await asyncio.to_thread(occupied, [place])
+        if place in spare:
+            await _remove(context, place)
+        else:  # it only saves transfers, and the next run makes it anew
+            await asyncio.to_thread(durable.remove_tree, place)
+            context.log.info("tidy.cache_removed", name=place.name)
 
 
 async def _unused_images(context: ReleaseContext) -> None:
@@ -82,41 +95,3 @@ def _pins(context: ReleaseContext) -> set[str]:
             if jobs.browser is not None:
                 found.add(jobs.browser.image)
     return found
-
-
-async def _caches(context: ReleaseContext, budget: int) -> None:
-    """Shrink uv's cache, then remove the mirror, while everything together is above the budget."""
-    store = context.release_store
-    cache = store.cache / "uv"
-    rest = await asyncio.to_thread(occupied, [store.releases, store.mirror])
-    for command in ("prune", "clean"):
-        if rest + await asyncio.to_thread(occupied, [cache]) <= budget:
-            return
-        await _shrink(context, cache, command)
-    if rest + await asyncio.to_thread(occupied, [cache]) > budget:
-        # It only saves transfers, and the next run makes it anew.
-        await asyncio.to_thread(durable.remove_tree, store.mirror)
-        context.log.info("tidy.mirror_removed")
-
-
-async def _shrink(context: ReleaseContext, cache: Path, command: str) -> None:
-    try:
-        done = await run_uv(
-            *("cache", command),
-            environ={
-                "PATH": context.environ.get("PATH", os.defpath),
-                "HOME": str(context.release_store.cache),
-                "UV_CACHE_DIR": str(cache),
-            },
-            seconds=UV_SECONDS,
-        )
-    except ReleaseError as error:
-        context.log.warning("tidy.cache_kept", reason=str(error))
-        return
-    context.log.info("tidy.cache", command=f"cache {command}", said=done.complaint)
-
-
-def _stored(place: Path) -> Stored:
-    marker = read_marker(place)
-    age = marker.fetched.timestamp() if marker else 0.0
-    return Stored(place.name, occupied([place]), age)

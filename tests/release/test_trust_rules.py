@@ -1,4 +1,4 @@
-"""What is decided about signed objects, versions, disk space and commands, without any of them."""
+"""What is decided about signed objects, versions and commands, without any of them."""
 
 import hashlib
 
@@ -10,7 +10,6 @@ from agent.base.versions import Track
 from agent.contract.releases import Version
 from agent.release.programs import Entry, entry_of, is_python
 from agent.release.repository import Wanted
-from agent.release.retention import NEWEST_KEPT, Stored, to_remove
 from agent.release.trust import (
     Claim,
     Signed,
@@ -125,36 +124,6 @@ def test_the_floor_is_the_highest_version_that_was_good(names: list[str]) -> Non
     assert top is not None
     assert order(top.ref) == max(map(order, names))
     assert highest([None]) is None
-
-
-COMMITS = st.sampled_from("abcdefgh")
-STORED = st.builds(Stored, commit=COMMITS, bytes=st.integers(0, 100), age=st.floats(0, 10))
-
-
-@given(
-    st.lists(STORED, unique_by=lambda each: each.commit),
-    st.lists(COMMITS, unique=True),
-    st.lists(COMMITS, unique=True),
-    st.integers(0, 300),
-)
-def test_clean_up_keeps_what_is_needed_and_what_fits(
-    stored: list[Stored], needed: list[str], good: list[str], budget: int
-) -> None:
-    """What is needed stays whatever it takes; besides, at most two former good ones that fit, and nothing else."""
-    removed = to_remove(stored, needed=needed, good=good, budget=budget)
-    kept = [each for each in stored if each.commit not in removed]
-    extra = [each for each in kept if each.commit not in needed]
-    assert set(removed).isdisjoint(needed)
-    assert len(extra) <= NEWEST_KEPT
-    assert all(each.commit in good for each in extra)
-    if extra:
-        assert sum(each.bytes for each in kept) <= budget
-
-
-def test_the_newest_good_releases_stay() -> None:
-    """Of the others, what never was good goes first, then the oldest good one."""
-    stored = [Stored(commit, 10, age) for age, commit in enumerate("abcde")]
-    assert to_remove(stored, needed=["e"], good="abce", budget=100) == ["d", "a"]
 
 
 @pytest.mark.parametrize(

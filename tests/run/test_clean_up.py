@@ -25,21 +25,42 @@ def publish(bench: Bench, *versions: str) -> None:
 
 
 @pytest.mark.long
-def test_the_newest_good_releases_stay_within_the_budget_of_the_disk(bench: Bench) -> None:
+def test_the_newest_good_releases_stay_while_all_fits_on_the_disk(bench: Bench) -> None:
     """Two former good ones for an operator, and the image's; with no room even these go, and the mirror is emptied."""
     publish(bench, "v1.0")
     (bench.state / "baked").symlink_to(Path("releases", bench.good.name))
     publish(bench, "v2.0", "v3.0", "v4.0", "v5.0")
-    assert releases(bench) == {"v1.0", "v3.0", "v4.0", "v5.0"}
-    ran = bench.run()
-    assert not ran.events("tidy.release_removed")
+    kept = {"v1.0", "v3.0", "v4.0", "v5.0"}
+    assert releases(bench) == kept
     (bench.state / "baked").unlink()
     bench.settings["limits.disk"] = "1kB"
+    bench.run(code=0)
+    assert releases(bench) == kept - {"v1.0"}  # nothing new came, and nothing is measured
     publish(bench, "v6.0")
     assert releases(bench) == {"v6.0"}
     assert not list((bench.state / "mirror.git").rglob("*.pack"))
     publish(bench, "v7.0")  # it comes all the same
     assert releases(bench) == {"v7.0"}
+
+
+@pytest.mark.long
+def test_what_is_dear_goes_last(bench: Bench) -> None:
+    """Former good releases, the older first, then uv's cache, then the mirror; what fits then stays."""
+    publish(bench, "v1.0", "v2.0", "v3.0")
+    caches = [bench.state / "cache" / "uv" / "wheel", bench.state / "mirror.git" / "pack"]
+    for file in caches:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(2_000_000))
+    steps = (
+        ("v4.0", "7MB", {"v3.0", "v4.0"}, caches),
+        ("v5.0", "5.5MB", {"v5.0"}, caches),
+        ("v6.0", "4MB", {"v6.0"}, caches[1:]),
+        ("v7.0", "2MB", {"v7.0"}, []),
+    )
+    for version, limit, left, files in steps:
+        bench.settings["limits.disk"] = limit
+        publish(bench, version)
+        assert (releases(bench), [file for file in caches if file.exists()]) == (left, files)
 
 
 def test_images_that_releases_brought_go_with_them(
