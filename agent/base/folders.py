@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 DEEPEST = 100
@@ -27,6 +27,31 @@ def below(folder: Path) -> Iterator["os.DirEntry[str]"]:
                         waiting.append((here, entry.name))
 
 
+@contextmanager
+def opened(root: Path | int, *names: str, make: bool = False) -> Iterator[int]:
+    """Open the folder to which names lead from `root` (its path, or a descriptor of it), following no link.
+
+    However many names there are, two folders are open at a time. With `make`, those of the names that are missing are
+    made.
+
+    Raises:
+        OSError: One is gone, is no folder, or cannot be read or made.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    current = os.dup(root) if isinstance(root, int) else os.open(root, flags)
+    try:
+        for name in names:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=current)
+            deeper = os.open(name, flags, dir_fd=current)
+            os.close(current)
+            current = deeper
+        yield current
+    finally:
+        os.close(current)
+
+
 def give(folder: Path, user: int) -> None:
     """Make a user, and the group of that number, the owner of a folder and of all below it down to `DEEPEST`.
 
@@ -35,19 +60,17 @@ def give(folder: Path, user: int) -> None:
     Raises:
         OSError: It is no folder, or the system refuses.
     """
-    _give(os.fspath(folder), None, user, 0)
+    with opened(folder) as descriptor:
+        _give(descriptor, user, 0)
 
 
-def _give(name: str, above: int | None, user: int, depth: int) -> None:
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
-    try:
-        os.fchown(descriptor, user, user)
-        with os.scandir(descriptor) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    if depth < DEEPEST and entry.is_dir(follow_symlinks=False):
-                        _give(entry.name, descriptor, user, depth + 1)
-                    else:
-                        os.chown(entry.name, user, user, dir_fd=descriptor, follow_symlinks=False)
-    finally:
-        os.close(descriptor)
+def _give(folder: int, user: int, depth: int) -> None:
+    os.fchown(folder, user, user)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if depth < DEEPEST and entry.is_dir(follow_symlinks=False):
+                    with opened(folder, entry.name) as inner:
+                        _give(inner, user, depth + 1)
+                else:
+                    os.chown(entry.name, user, user, dir_fd=folder, follow_symlinks=False)

@@ -8,11 +8,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from agent.base.folders import opened
 from agent.base.units import show_size
 from agent.contract.names import MAX_DISK_PATH_BYTES, written
 from agent.contract.package import RefusedFile
@@ -118,7 +119,7 @@ def _names_in(root: Path, inside: str, result: Scan) -> list[str]:
     """Return the names in a folder that may be results, the last one first; those of folders have their slash."""
     names = []
     try:
-        with opened(root, inside) as descriptor, os.scandir(descriptor) as entries:
+        with opened(root, *inside.split("/")[:-1]) as descriptor, os.scandir(descriptor) as entries:
             for entry in entries:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 path = inside + entry.name
@@ -139,7 +140,7 @@ def _stat_all(root: Path, inside: str, names: list[str], result: Scan) -> list[F
     """Return those files of a folder that are results."""
     found = []
     try:
-        with opened(root, inside) as descriptor:
+        with opened(root, *inside.split("/")[:-1]) as descriptor:
             for name in names:
                 path = inside + name
                 try:
@@ -175,31 +176,6 @@ def _size_problem(path: str, status: os.stat_result) -> str | None:
     return _path_problem(path)
 
 
-@contextmanager
-def opened(root: Path, inside: str, *, make: bool = False) -> Iterator[int]:
-    """Open the folder `inside` (with its slash; empty for `root` itself), following no link to it.
-
-    The path is opened from `root` each time: however deep a job nests its folders, one descriptor is open. With `make`,
-    the folders on the way that are missing are made.
-
-    Raises:
-        OSError: It is gone, is no folder, or cannot be read or made.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    current = os.open(root, flags)
-    try:
-        for folder in inside.split("/")[:-1]:
-            if make:
-                with suppress(FileExistsError):
-                    os.mkdir(folder, dir_fd=current)
-            deeper = os.open(folder, flags, dir_fd=current)
-            os.close(current)
-            current = deeper
-        yield current
-    finally:
-        os.close(current)
-
-
 def _kind_problem(status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return "a link"
@@ -217,8 +193,8 @@ def open_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], Signature]]:
     Raises:
         OSError: It is gone, or no longer a regular file of its own.
     """
-    inside, slash, name = path.rpartition("/")
-    with opened(root, inside + slash) as folder:
+    *above, name = path.split("/")
+    with opened(root, *above) as folder:
         # O_NONBLOCK: opening a pipe that took the file's place must not wait for its writer.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     # Unbuffered: whoever reads asks for a mebibyte at a time, or for all of it.

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import IO
 
 from agent.base.durable import remove_tree
-from agent.base.folders import below
+from agent.base.folders import below, opened
 from agent.base.stop import StoppedError
 from agent.contract.names import written
-from agent.delivery.scan import Signature, is_result, open_file, opened
+from agent.delivery.scan import Signature, is_result, open_file
 from agent.jobs.verdict import NO_STRAYS, Strays
 
 FICLONE = 0x40049409
@@ -66,7 +66,7 @@ class WorkingDirectory:
             OSError: It could not be made.
         """
         self.output = output
-        with suppress(NotADirectoryError), opened(self.path, f"{output}/", make=True):
+        with suppress(NotADirectoryError), opened(self.path, *output.split("/"), make=True):
             pass
 
 
@@ -206,12 +206,12 @@ def _moved(root: Path, path: str, results: Path, inside: str) -> bool:
 
     No link is followed on either side: what runs as another user may have left some in both.
     """
-    folder, slash, name = path.rpartition("/")
-    above, deeper, new = inside.rpartition("/")
+    *above, name = path.split("/")
+    *deeper, new = inside.split("/")
     try:
         with (
-            opened(root, folder + slash) as source,
-            opened(results, above + deeper, make=True) as target,
+            opened(root, *above) as source,
+            opened(results, *deeper, make=True) as target,
         ):
             try:
                 os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from agent.base.errors import MayflyError, UsageError
+from agent.base.folders import opened
 from agent.contract.entries import Object
 from agent.contract.ids import JOB, is_run_id
 from agent.contract.layout import DESCRIPTOR
@@ -40,7 +41,6 @@ LOCK_LOOK_SECONDS = 0.1
 SPARE_BYTES = 64 * 1024**2
 """What a pull leaves free on the disk."""
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHOLE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
@@ -167,10 +167,9 @@ class Destination:
         with (
             edge("look into", self.path / job / run),
             suppress(FileNotFoundError),
-            opened(self._root, job) as folder,
-            opened(folder, run) as inner,
+            opened(self._root, job, run) as folder,
         ):
-            descriptor = os.open(DESCRIPTOR, _READ, dir_fd=inner)
+            descriptor = os.open(DESCRIPTOR, _READ, dir_fd=folder)
             with os.fdopen(descriptor, "rb") as stream:
                 return sha256(stream.read(committed.bytes + 1)).hexdigest() == committed.sha256
         return False
@@ -192,9 +191,7 @@ class Destination:
         """Yield a descriptor of the folder in which a job of a run is put together."""
         with ExitStack() as stack:
             with edge("stage", self.folder_of(job, run)):
-                folder = self._ours
-                for name in (STAGING, run, job):
-                    folder = stack.enter_context(opened(folder, name, make=True))
+                folder = stack.enter_context(opened(self._ours, STAGING, run, job, make=True))
             yield folder
 
     def meeting(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -224,8 +221,7 @@ class Destination:
         with edge("install", self.folder_of(job, run)):
             with (
                 opened(self._root, job, make=True) as folder,
-                opened(self._ours, STAGING) as staging,
-                opened(staging, run) as of_run,
+                opened(self._ours, STAGING, run) as of_run,
             ):
                 # Nothing but an empty folder can be replaced by this.
                 os.rename(job, run, src_dir_fd=of_run, dst_dir_fd=folder)
@@ -283,23 +279,6 @@ class Destination:
 
 
 @contextmanager
-def opened(parent: int, name: str, *, make: bool = False) -> Iterator[int]:
-    """Yield a descriptor of a folder in a folder; links are not followed.
-
-    Raises:
-        OSError: It is not there and shall not be made, or is no folder.
-    """
-    if make:
-        with suppress(FileExistsError):
-            os.mkdir(name, dir_fd=parent)
-    descriptor = os.open(name, _FOLDER, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def new_file(root: int, path: str) -> Iterator[int]:
     """Yield a descriptor of a new file below a folder, to be written; the folders on its way are made.
 
@@ -307,7 +286,8 @@ def new_file(root: int, path: str) -> Iterator[int]:
         FileExistsError: Something has the name, be it a link.
         OSError: It cannot be made.
     """
-    with _above(root, path, make=True) as (parent, name):
+    *above, name = path.split("/")
+    with opened(root, *above, make=True) as parent:
         descriptor = os.open(name, _NEW, 0o644, dir_fd=parent)
     try:
         yield descriptor
@@ -321,33 +301,11 @@ def open_below(folder: Path, path: str) -> IO[bytes]:
     Raises:
         OSError: It cannot be opened, is no regular file, or a link is on its way.
     """
-    with ExitStack() as stack:
-        root = os.open(folder, _FOLDER)
-        stack.callback(os.close, root)
-        parent, name = stack.enter_context(_above(root, path))
+    *above, name = path.split("/")
+    with opened(folder, *above) as parent:
         if not stat.S_ISREG(_mode(parent, name)):
             raise OSError(errno.EINVAL, "it is no regular file", path)
         return os.fdopen(os.open(name, _READ, dir_fd=parent), "rb")
-
-
-@contextmanager
-def _above(root: int, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield a descriptor of the folder above a file, and the file's name; links are not followed.
-
-    A path of 700 bytes may have 349 folders, and several files are written at once: two of them are open at a time.
-
-    Raises:
-        OSError: A folder is not there and shall not be made, or is no folder.
-    """
-    *above, name = path.split("/")
-    parent = os.dup(root)
-    try:
-        for part in above:
-            with opened(parent, part, make=make) as inner:
-                os.dup2(inner, parent, inheritable=False)
-        yield parent, name
-    finally:
-        os.close(parent)
 
 
 def walk(folder: int, prefix: str = "") -> Iterator[tuple[str, int, str, int]]:
