@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 
 from agent.base.errors import ShardError
 from agent.batch.slots import parse_slot
-from agent.contract.ids import GROUP, MOST_SHARDS, Batch, Shard
+from agent.contract.ids import COUNT_TAG, GROUP, MOST_SHARDS, Batch, Shard
 
 GROUP_VARIABLE = "MAYFLY_GROUP"
 COUNT_VARIABLE = "MAYFLY_SHARDS"
@@ -20,8 +19,6 @@ KUBERNETES_INDEX = "JOB_COMPLETION_INDEX"
 BATCH_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
 BATCH_SIZE = "AWS_BATCH_JOB_ARRAY_SIZE"
 BATCH_JOB = "AWS_BATCH_JOB_ID"
-COUNT_TAG = "mayfly-shards"
-"""Instance tag of an EC2 fleet; the launch index alone says nothing, because every instance has one."""
 
 _FLAG = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -95,18 +92,18 @@ def identify(
     known: ShardHints,
     slot: datetime | None,
     *,
-    tags: Mapping[str, str] = MappingProxyType({}),
+    count: str | None = None,
     launch_index: int | None = None,
 ) -> Shard | None:
     """Return which shard this run is; None for a run that is a whole batch.
 
-    The slot names the group where nobody else does. A machine of EC2 has tags, and a launch index: its number among
-    those that one request launched.
+    The slot names the group where nobody else does. A machine of EC2 has a launch index, its number among those
+    that one request launched; of a fleet it has the tag `COUNT_TAG`, with the `count` of shards.
 
     Raises:
         ShardError: Two sources contradict each other, or one of the two numbers is missing, or the group.
     """
-    hints = [*known.hints, *_fleet(known, tags, launch_index)]
+    hints = [*known.hints, *_fleet(known, count, launch_index)]
     if not hints and not known.group:
         return None
     shards = _agreed([(hint.source, hint.shards) for hint in hints], "shards")
@@ -151,9 +148,8 @@ def _number(source: str, text: str) -> int:
     return int(text)
 
 
-def _fleet(known: ShardHints, tags: Mapping[str, str], index: int | None) -> Iterable[ShardHint]:
+def _fleet(known: ShardHints, count: str | None, index: int | None) -> Iterable[ShardHint]:
     """Yield what EC2 says; it means this run only where the tag says so or nobody else knows which shard it is."""
-    count = tags.get(COUNT_TAG)
     numbered = any(hint.shard is not None for hint in known.hints)
     if count is not None:
         source = f"the tag {COUNT_TAG}"

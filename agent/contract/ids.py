@@ -7,6 +7,8 @@ from typing import NamedTuple, Self
 
 MOST_SHARDS = 100_000
 """Completions of an Indexed Job that Kubernetes accepts; AWS Batch ends at 10,000."""
+COUNT_TAG = "mayfly-shards"
+"""Instance tag of an EC2 fleet; the launch index alone says nothing, because every instance has one."""
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)

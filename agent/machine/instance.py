@@ -6,18 +6,17 @@ Decisions only.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from agent.contract.facts import Host
+from agent.contract.ids import COUNT_TAG
 
 SLOT_TAG = "mayfly-slot"
 """Tag with the scheduled time of the launch; deploy/aws/mayfly.yaml sets it."""
-MOST_TAGS = 50
-"""EC2's limit for an instance."""
-TAG_NAME_LENGTH = 128
-TAG_VALUE_LENGTH = 256
+LONGEST_TAG = 256
+"""Characters of a tag's value; EC2's limit."""
 LONGEST_ANSWER = 16 * 1024
 """Characters; an identity document has some 500."""
 
@@ -33,7 +32,7 @@ _FORMS: Mapping[str, str] = {
     "launch_index": r"[0-9]{1,7}",
     "public_address": r"[0-9]{1,3}(\.[0-9]{1,3}){3}",
 }
-"""The form of each answer; a newline or a look-alike digit is not part of any."""
+"""The form of each fact; a newline or a look-alike digit is not part of any."""
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z"
 
 LifeCycle = Literal["on-demand", "spot"]
@@ -54,8 +53,8 @@ class HostFacts:
         launch_index: Its number among the machines of one launch request, from 0.
         launched: When EC2 began to start it; the bill begins a few seconds later.
         public_address: Whether it has a public IPv4 address, which costs money by the hour.
-        tags: Its tags, if its metadata options allow them.
-        slot: The scheduled time that it was started for, from its tag.
+        slot: The scheduled time that it was started for, from its tag, if its metadata options allow tags.
+        shards: How many shards its fleet has, as its tag says.
     """
 
     instance_id: str | None = None
@@ -67,8 +66,8 @@ class HostFacts:
     launch_index: int | None = None
     launched: datetime | None = None
     public_address: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
     slot: datetime | None = None
+    shards: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +84,22 @@ class SpotNotice:
 
 
 PATHS: Mapping[str, str] = {
-    "instance_id": "meta-data/instance-id",
-    "instance_type": "meta-data/instance-type",
-    "zone": "meta-data/placement/availability-zone",
-    "region": "meta-data/placement/region",
-    "image": "meta-data/ami-id",
+    "identity": "dynamic/instance-identity/document",
     "life_cycle": "meta-data/instance-life-cycle",
     "launch_index": "meta-data/ami-launch-index",
     "public_address": "meta-data/public-ipv4",
-    "identity": "dynamic/instance-identity/document",
+    "slot": f"meta-data/tags/instance/{SLOT_TAG}",
+    "shards": f"meta-data/tags/instance/{COUNT_TAG}",
 }
-"""Where each fact is, below `/latest/`."""
-TAGS_PATH = "meta-data/tags/instance"
+"""What is asked for, below `/latest/`."""
+_IDENTITY: Mapping[str, str] = {
+    "instance_id": "instanceId",
+    "instance_type": "instanceType",
+    "zone": "availabilityZone",
+    "region": "region",
+    "image": "imageId",
+}
+"""What the identity document says of the machine, besides its `pendingTime`."""
 NOTICE_PATH = "meta-data/spot/instance-action"
 REBALANCE_PATH = "meta-data/events/recommendations/rebalance"
 
@@ -113,43 +116,25 @@ def on_ec2(vendor: str, asset_tag: str, product_uuid: str) -> bool:
     )
 
 
-def host_facts(answers: Mapping[str, str | None], tags: Mapping[str, str]) -> HostFacts:
-    """Return the valid facts of the service's answers (by the keys of `PATHS`) and tags."""
-    texts = {name: (answers.get(name) or "").strip(" \r\n") for name in _FORMS}
+def host_facts(answers: Mapping[str, str | None]) -> HostFacts:
+    """Return the valid facts of the service's answers (by the keys of `PATHS`)."""
+    document = _object(answers.get("identity"))
+    said = {**answers, **{name: document.get(key) for name, key in _IDENTITY.items()}}
+    texts = {name: text.strip(" \r\n") for name, text in said.items() if isinstance(text, str)}
     valid: dict[str, Any] = {
-        name: text for name, text in texts.items() if _matches(_FORMS[name], text)
+        name: texts[name] for name, form in _FORMS.items() if _matches(form, texts.get(name, ""))
     }
     if "launch_index" in valid:
         valid["launch_index"] = int(valid["launch_index"])
-    known = valid_tags(tags)
+    count = answers.get("shards")
+    if count is not None and (len(count) > LONGEST_TAG or not count.isprintable()):
+        count = None
     return HostFacts(
         **valid | {"public_address": "public_address" in valid},
-        launched=_moment(_object(answers.get("identity")).get("pendingTime")),
-        tags=known,
-        slot=_moment(known.get(SLOT_TAG)),
+        launched=_moment(document.get("pendingTime")),
+        slot=_moment(answers.get("slot")),
+        shards=count,
     )
-
-
-def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that EC2 could have: not too many, not too long, all printable."""
-    good = {
-        name: value
-        for name, value in tags.items()
-        if 0 < len(name) <= TAG_NAME_LENGTH
-        and len(value) <= TAG_VALUE_LENGTH
-        and name.isprintable()
-        and value.isprintable()
-    }
-    return dict(sorted(good.items())[:MOST_TAGS])
-
-
-def tag_names(listing: str) -> list[str]:
-    """Return the names in a listing of tags, one a line, without those that no address can hold."""
-    names = (line.strip() for line in listing[:LONGEST_ANSWER].splitlines())
-    sound = [name for name in names if 0 < len(name) <= TAG_NAME_LENGTH and name.isprintable()]
-    return [name for name in sound if name not in {".", "..", "_index"} and "/" not in name][
-        :MOST_TAGS
-    ]
 
 
 def spot_notice(answer: str | None) -> SpotNotice | None:

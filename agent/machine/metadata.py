@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
 
 from agent.base.errors import MetadataError
 from agent.base.logs import Log
@@ -18,14 +17,12 @@ from agent.machine.instance import (
     NOTICE_PATH,
     PATHS,
     REBALANCE_PATH,
-    TAGS_PATH,
     HostFacts,
     SpotNotice,
     host_facts,
     on_ec2,
     rebalance_notice,
     spot_notice,
-    tag_names,
 )
 
 if TYPE_CHECKING:
@@ -104,7 +101,10 @@ class Metadata:
 
     async def facts(self) -> HostFacts:
         """Return the facts of this machine."""
-        return await self._bounded(_facts, FACTS_SECONDS)
+        return await self._bounded(
+            lambda get: host_facts({name: get(path) for name, path in PATHS.items()}),
+            FACTS_SECONDS,
+        )
 
     async def notice(self) -> SpotNotice | None:
         """Return EC2's notice that it takes the machine back; None while there is none."""
@@ -118,8 +118,8 @@ class Metadata:
 
     def region(self) -> str | None:
         """Return the machine's region; None if the answer is invalid. Blocks, for callers in a thread."""
-        answer = self._visit(lambda get: get(PATHS["region"]), REGION_SECONDS)
-        return host_facts({"region": answer}, {}).region
+        document = self._visit(lambda get: get(PATHS["identity"]), REGION_SECONDS)
+        return host_facts({"identity": document}).region
 
     def user_data(self) -> str | None:
         """Return the machine's user data; None without any. Blocks: it is asked before anything else."""
@@ -209,13 +209,6 @@ class Metadata:
 
 class _AgainError(Exception):
     """An answer that is worth a retry; the message says which."""
-
-
-def _facts(get: Get) -> HostFacts:
-    answers = {name: get(path) for name, path in PATHS.items()}
-    names = tag_names(get(TAGS_PATH) or "")
-    tags = {name: get(f"{TAGS_PATH}/{quote(name, safe='')}") for name in names}
-    return host_facts(answers, {name: value for name, value in tags.items() if value is not None})
 
 
 def _body(answer: "Response") -> str:

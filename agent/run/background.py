@@ -252,9 +252,9 @@ class Background:
         call, slot = self._call, self._call.slot
         if slot == "tag":
             slot = await slot_of_tag(facts, self._began.host.booted, call.environ, self._log)
-        tags, index = (facts.tags, facts.launch_index) if facts else ({}, None)
+        count, index = (facts.shards, facts.launch_index) if facts else (None, None)
         try:
-            shard = identify(call.shard, slot, tags=tags, launch_index=index)
+            shard = identify(call.shard, slot, count=count, launch_index=index)
         except ShardError as error:
             self.refusal, slot, shard = error, None, None
         return Purpose(

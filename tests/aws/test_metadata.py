@@ -11,7 +11,7 @@ import pytest
 
 from agent.base.errors import MetadataError
 from agent.base.logs import RunLogger
-from agent.machine.instance import HostFacts, SpotNotice
+from agent.machine.instance import PATHS, HostFacts, SpotNotice
 from agent.machine.metadata import (
     ENDPOINT,
     FACTS_SECONDS,
@@ -35,9 +35,7 @@ SLACK = 20.0
 def service() -> Iterator[Service]:
     """The service of a spot instance."""
     with Service(tags={"Name": "mayfly", "mayfly-slot": "2026-11-22T18:00:00Z"}) as server:
-        server.said["dynamic/instance-identity/document"] = (
-            '{"pendingTime": "2026-11-22T18:00:03Z"}'
-        )
+        server.document["pendingTime"] = "2026-11-22T18:00:03Z"
         yield server
 
 
@@ -47,7 +45,7 @@ def environ_of(server: Service) -> dict[str, str]:
 
 
 async def test_facts_and_tags_come_with_one_token(service: Service, run_logger: RunLogger) -> None:
-    """All facts are read, with IMDSv2's token, which is asked for once."""
+    """All facts are read, with IMDSv2's token, which is asked for once; a fact is asked for once, and no other."""
     facts = await read_facts(environ_of(service), run_logger.log)
     assert facts is not None
     assert (facts.instance_id, facts.instance_type) == ("i-0123456789abcdef0", "t3.medium")
@@ -55,17 +53,26 @@ async def test_facts_and_tags_come_with_one_token(service: Service, run_logger: 
     assert (facts.life_cycle, facts.launch_index) == ("spot", 0)
     assert facts.launched == LAUNCHED
     assert facts.slot == datetime(2026, 11, 22, 18, tzinfo=UTC)
-    assert not facts.public_address
-    assert [method for method, *_ in service.requests].count("PUT") == 1
+    assert facts.image == "ami-0123456789abcdef0"
+    assert (facts.shards, facts.public_address) == (None, False)
+    asked = [path.removeprefix("/latest/") for _, path, _ in service.requests]
+    assert asked == ["api/token", *PATHS.values()]
 
 
-async def test_a_fact_that_is_missing_or_endless_leaves_the_others(service: Service) -> None:
+async def test_facts_that_are_missing_or_endless_leave_the_others(service: Service) -> None:
     """Without tags in the metadata there is no slot, and an answer of megabytes fills no memory and no manifest."""
-    service.said["meta-data/tags/instance"] = None
-    service.said["meta-data/instance-id"] = "i-" + "0" * 5_000_000
+    service.tags = {}
+    service.document["instanceId"] = "i-" + "0" * 5_000_000
     facts = await Metadata(service.url).facts()
-    assert (facts.tags, facts.slot, facts.instance_id) == ({}, None, None)
-    assert facts.zone == "ap-northeast-3a"
+    assert facts == HostFacts(life_cycle="spot", launch_index=0)
+    service.said["dynamic/instance-identity/document"] = None
+    assert await Metadata(service.url).facts() == facts
+
+
+async def test_a_fleets_machine_knows_how_many_there_are(service: Service) -> None:
+    """The tag is told as it is, be it nonsense: what a shard makes of it is another's decision."""
+    service.tags["mayfly-shards"] = "many"
+    assert (await Metadata(service.url).facts()).shards == "many"
 
 
 async def test_notices_appear_as_soon_as_they_are_up(service: Service) -> None:

@@ -11,11 +11,12 @@ from agent.config.settings import Secrets
 from agent.machine.aws import Waits, aws_client
 from agent.machine.metadata import REGION_SECONDS
 from agent.secrets.sources import job_secrets
-from tests.parts.aws import KEYS
+from tests.parts.aws import KEYS, REGION
 from tests.parts.metadata import Metadata
 from tests.parts.stalled import refused
 
 WAITS = Waits(connect=1, read=1, attempts=1)
+IDENTITY = "/latest/dynamic/instance-identity/document"
 SLACK = 20.0
 """Seconds on top of a documented limit, for a busy machine."""
 
@@ -48,14 +49,14 @@ async def test_secrets_are_read_on_a_machine_that_has_no_variables(
     aws: dict[str, str], machine: Metadata, parameters: Callable[..., None]
 ) -> None:
     """Keys and region come from the metadata service, which is asked for the region once for two readings."""
-    machine.said["meta-data/placement/region"] = "ap-northeast-3"
+    machine.document["region"] = REGION
     parameters("/region/jobs", TOKEN="1")
     for _ in range(2):
         assert await job_secrets(Secrets(source="ssm:/region/jobs"), aws | on(machine)) == {
             "TOKEN": "1"
         }
     asked = [path for _, path, _ in machine.requests]
-    assert asked.count("/latest/meta-data/placement/region") == 1
+    assert asked.count(IDENTITY) == 1
 
 
 @pytest.mark.usefixtures("profile")
@@ -73,7 +74,7 @@ def test_the_first_that_names_a_region_is_believed(
 ) -> None:
     """In the order of the documentation; the metadata service is not even asked before its turn."""
     assert region(on(machine, **environ)) == expected
-    asked = any(path.endswith("/placement/region") for _, path, _ in machine.requests)
+    asked = any(path == IDENTITY for _, path, _ in machine.requests)
     assert asked is (expected == "ap-northeast-1")
 
 
@@ -105,7 +106,7 @@ async def test_a_variable_that_cannot_be_used_is_named(
 
 def test_where_nobody_knows_the_remedy_says_what_to_set(machine: Metadata) -> None:
     """Neither a computer that is no machine of EC2, nor one whose service says nonsense, has a region."""
-    machine.said["meta-data/placement/region"] = "../../evil"
+    machine.document["region"] = "../../evil"
     for environ in (on(machine), {"AWS_EC2_METADATA_DISABLED": "true"}):
         with pytest.raises(SecretsError, match="AWS has no region") as caught:
             region(environ)

@@ -18,7 +18,7 @@ BATCH = {
     "AWS_BATCH_JOB_ID": "6f2c9f1e-0000-4a5b-8c7d-111111111111:1",
 }
 Machine = dict[str, Any]
-FLEET: Machine = {"launch_index": 1, "tags": {"mayfly-shards": "8"}}
+FLEET: Machine = {"launch_index": 1, "count": "8"}
 NO_EC2: Machine = {}
 
 
@@ -76,7 +76,7 @@ def test_which_shard_a_run_is(
         (None, "g", {"MAYFLY_SHARDS": "8"}, NO_EC2, ["8 shards", "which one"]),
         (None, "g", {"MAYFLY_SHARDS": "0"}, NO_EC2, ["0 shards"]),
         (None, "g", {"MAYFLY_SHARDS": "999999"}, NO_EC2, ["999999"]),
-        (None, "g", {}, {"launch_index": 1, "tags": {"mayfly-shards": "many"}}, ["mayfly-shards", "many"]),
+        (None, "g", {}, {"launch_index": 1, "count": "many"}, ["mayfly-shards", "many"]),
     ],
 )  # fmt: skip
 def test_contradictions_and_gaps_are_refused(

@@ -138,7 +138,7 @@ async def test_the_metadata_service_says_which_machine_this_is(installation: Ask
         here = installation(AWS_EC2_METADATA_SERVICE_ENDPOINT=service.url)
         found = await ask("metadata service", here)
         assert found.detail == "i-0123456789abcdef0, t3.medium, ap-northeast-3"
-        service.said["meta-data/placement/region"] = None
+        del service.document["region"]
         assert (await ask("metadata service", here)).state is State.FAILED
         service.status = 403
         assert "metadata options" in (await ask("metadata service", here)).remedy

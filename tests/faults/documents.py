@@ -104,13 +104,13 @@ RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 METADATA: dict[str, Any] = {
-    "answers": {
-        "instance_id": "i-0123456789abcdef0", "instance_type": "t3.medium", "zone": "ap-northeast-3a",
-        "region": "ap-northeast-3", "image": "ami-0123456789abcdef0", "life_cycle": "spot", "launch_index": "0",
-        "public_address": "203.0.113.7", "identity": '{"pendingTime": "2026-11-22T06:41:00Z"}',
-        "notice": '{"action": "terminate", "time": "2026-11-22T06:44:00Z"}',
+    "identity": {
+        "instanceId": "i-0123456789abcdef0", "instanceType": "t3.medium", "availabilityZone": "ap-northeast-3a",
+        "region": "ap-northeast-3", "imageId": "ami-0123456789abcdef0", "pendingTime": "2026-11-22T06:41:00Z",
     },
-    "tags": {"Name": "mayfly", "mayfly-slot": "2026-11-22T06:40:00Z"},
+    "life_cycle": "spot", "launch_index": "0", "public_address": "203.0.113.7",
+    "slot": "2026-11-22T06:40:00Z", "shards": "8",
+    "notice": '{"action": "terminate", "time": "2026-11-22T06:44:00Z"}',
 }  # fmt: skip
 
 # What the bucket holds.

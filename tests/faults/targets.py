@@ -46,7 +46,6 @@ from agent.machine.instance import (
     host_facts,
     rebalance_notice,
     spot_notice,
-    tag_names,
     with_facts,
 )
 from agent.release.known import Known
@@ -174,16 +173,14 @@ def _result(data: bytes) -> None:
 
 def _metadata(data: bytes) -> None:
     text = data.decode(errors="replace")
-    answers: dict[str, str | None] = dict.fromkeys(documents.METADATA["answers"], text)
-    tags = dict.fromkeys(tag_names(text), text)
+    answers: dict[str, str | None] = dict.fromkeys(documents.METADATA, text)
     with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError, LookupError):
         document = json.loads(data)
-        answers |= {str(key): _text(value) for key, value in document["answers"].items()}
-        tags |= {str(key): _text(value) for key, value in document["tags"].items()}
+        answers |= {str(key): _text(value) for key, value in document.items()}
     for answer in (text, answers.get("notice")):
         spot_notice(answer)
         rebalance_notice(answer)
-    facts = host_facts(answers, tags)
+    facts = host_facts(answers)
     record = with_facts(Host(name="host", system="Linux"), facts)
     Host.model_validate_json(record.model_dump_json())
 

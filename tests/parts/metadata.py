@@ -25,6 +25,7 @@ class Metadata(LoopbackHttp):
 
     Attributes:
         tags: The instance's tags.
+        document: The identity document.
         notice: When the instance will be taken away; None for never.
         rebalance: Whether it may be taken away soon.
         credentials: Access key and secret key of the instance's role; None for an instance without a role.
@@ -59,6 +60,23 @@ class Metadata(LoopbackHttp):
         self.status: int | None = None
         self.spared: tuple[str, ...] = ()
         self.delay = 0.0
+        self.document: dict[str, Any] = {
+            "accountId": "123456789012",
+            "architecture": "x86_64",
+            "availabilityZone": zone,
+            "billingProducts": None,
+            "devpayProductCodes": None,
+            "marketplaceProductCodes": None,
+            "imageId": image,
+            "instanceId": instance_id,
+            "instanceType": instance_type,
+            "kernelId": None,
+            "pendingTime": stamp(datetime.now(UTC)),
+            "privateIp": (facts or {}).get("local-ipv4", "172.31.0.10"),
+            "ramdiskId": None,
+            "region": zone[:-1],
+            "version": "2017-09-30",
+        }
         self._facts = {
             "instance-id": instance_id,
             "instance-type": instance_type,
@@ -94,32 +112,27 @@ class Metadata(LoopbackHttp):
         data = dict(self._facts)
         data |= {f"tags/instance/{name}": value for name, value in self.tags.items()}
         if self.notice is not None:
-            action = {"action": "terminate", "time": _time(self.notice)}
+            action = {"action": "terminate", "time": stamp(self.notice)}
             data["spot/instance-action"] = json.dumps(action)
         if self.rebalance:
             data["events/recommendations/rebalance"] = json.dumps(
-                {"noticeTime": _time(datetime.now(UTC))}
+                {"noticeTime": stamp(datetime.now(UTC))}
             )
         if self.credentials is not None:
             data[f"iam/security-credentials/{ROLE}"] = json.dumps(self._role(*self.credentials))
-        document = {
-            "region": data["placement/region"],
-            "instanceId": data["instance-id"],
-            "instanceType": data["instance-type"],
-        }
         below = {f"meta-data/{name}": value for name, value in data.items()}
-        return {**below, "dynamic/instance-identity/document": json.dumps(document)}
+        return {**below, "dynamic/instance-identity/document": json.dumps(self.document)}
 
     def _role(self, key: str, secret: str) -> dict[str, Any]:
         now = datetime.now(UTC)
         return {
             "Code": "Success",
-            "LastUpdated": _time(now),
+            "LastUpdated": stamp(now),
             "Type": "AWS-HMAC",
             "AccessKeyId": key,
             "SecretAccessKey": secret,
             "Token": self.session_token,
-            "Expiration": _time(now + timedelta(hours=6)),
+            "Expiration": stamp(now + timedelta(hours=6)),
         }
 
 
@@ -154,5 +167,6 @@ class _Handler(QuietHandler):
         self.answer(status, text.encode(), {"Content-Type": "text/plain", **(more or {})})
 
 
-def _time(moment: datetime) -> str:
+def stamp(moment: datetime) -> str:
+    """Return a time as EC2 writes it."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -159,8 +159,6 @@ def test_a_machine_of_ec2_says_what_it_is_and_what_it_cost(
     bench: Bench, bucket: Bucket, ec2: Metadata
 ) -> None:
     """Instance, type, zone, image, life cycle, slot are in the manifest; the cost is in the entry and at home."""
-    pending = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    ec2.said["dynamic/instance-identity/document"] = json.dumps({"pendingTime": pending})
     ran = bench.run("--slot", "tag", code=0)
     record = bucket.run(ran.run_id).record
     facts = ("instance_id", "instance_type", "zone", "image", "life_cycle")

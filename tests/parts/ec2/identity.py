@@ -1,9 +1,7 @@
 """The metadata service of one machine: what EC2 knows of it, and nothing that it was not asked to give."""
 
-import json
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from tests.parts.ec2.launch import Launch
@@ -18,7 +16,6 @@ class Identity(Metadata):
 
     Attributes:
         launch: As it was asked for.
-        started: When its power was switched on.
     """
 
     def __init__(
@@ -38,7 +35,6 @@ class Identity(Metadata):
         """
         self.launch = launch
         self._tags_of = tags_of
-        self.started = datetime.now(UTC)
         address = instance["PrivateIpAddress"]
         host = f"ip-{address.replace('.', '-')}.{instance['Placement']['AvailabilityZone'][:-1]}.compute.internal"
         more = {
@@ -72,9 +68,6 @@ class Identity(Metadata):
                 return self.launch.user_data
             case "meta-data/public-keys" if self.launch.key:
                 return f"0={self.launch.key}"
-            case "dynamic/instance-identity/document":
-                said = json.loads(super().answer(path) or "{}")
-                return json.dumps({**said, "pendingTime": f"{self.started:%Y-%m-%dT%H:%M:%SZ}"})
             case "":
                 return "dynamic\nmeta-data" + ("\nuser-data" if self.launch.user_data else "")
         if self.launch.shows_tags and "/tags" in path:

@@ -30,6 +30,7 @@ from tests.parts.ec2.identity import Identity
 from tests.parts.ec2.launch import Launch, fleet_launch, launch_of, template_named
 from tests.parts.ec2_rights import template_data, values
 from tests.parts.machine import Disk
+from tests.parts.metadata import stamp
 from tests.parts.missing import program
 from tests.parts.ports import free_port
 from tests.parts.waiting import wait_until
@@ -311,7 +312,7 @@ class MachineRoom(Aws):
         if name not in self._slots:
             self._slots[name] = self._place(name, instance)
         slot = self._slots[name]
-        slot.identity.started = datetime.now(UTC)
+        slot.identity.document["pendingTime"] = stamp(datetime.now(UTC))
         slot.machine.boot(reboots=True)
         slot.on = True
         self.say(f"{name} is on")
