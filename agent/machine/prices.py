@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from agent.base.durable import write_atomic
 from agent.base.errors import PriceError, SecretsError
 from agent.base.logs import Log
 from agent.base.threads import in_thread
@@ -24,62 +23,33 @@ if TYPE_CHECKING:
 PRICE_SECONDS = 10.0
 """With retries: it is asked while a run works, and no run waits longer for it."""
 WAITS = Waits(connect=3, read=5, attempts=2)
-FRESH = timedelta(hours=6)
-"""Spot prices change slowly; a younger price of the same zone is not asked for again."""
-USABLE = timedelta(days=7)
-"""An older price is not used, even if there is no newer one."""
-CACHE_NAME = "spot-price.json"
-MAX_CACHE_BYTES = 4096
 PRODUCT = "Linux/UNIX"
 PROC = Path("/proc")
 
 
 class _Price(BaseModel):
-    """A spot price of a type in a zone: as EC2 gave it, and in the cache."""
+    """A price in EC2's history."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    instance_type: str
-    zone: str
-    usd_hour: float = Field(gt=0, lt=1000, allow_inf_nan=False)
-    as_of: AwareDatetime
-    asked: AwareDatetime
-
-    @property
-    def rate(self) -> Rate:
-        return Rate(self.usd_hour, "spot-history", self.as_of)
+    usd_hour: float = Field(alias="SpotPrice", gt=0, lt=1000, allow_inf_nan=False)
+    as_of: AwareDatetime = Field(alias="Timestamp")
 
 
 async def spot_price(
-    facts: HostFacts | None, *, cache: Path, environ: Mapping[str, str], log: Log
+    facts: HostFacts | None, *, environ: Mapping[str, str], log: Log
 ) -> Rate | None:
-    """Return the price of a spot machine, from the cache if that is fresh or EC2 does not answer.
+    """Return the price of a spot machine; None for another.
 
-    None for other machines; without an answer or a cached price also, with a warning in the log: a missing permission
-    is no failure. `cache` is a folder.
+    Without an answer also, with a warning in the log: a missing permission is no failure.
     """
     if facts is None or facts.life_cycle != "spot" or not (facts.instance_type and facts.zone):
         return None
-    kind, zone, now = facts.instance_type, facts.zone, datetime.now(UTC)
-    path = cache / CACHE_NAME
-    known = _cached(path, kind, zone, now)
-    if known is not None and now - known.asked < FRESH:
-        return known.rate
-    region = facts.region or zone[:-1]
+    kind, zone, region = facts.instance_type, facts.zone, facts.region or facts.zone[:-1]
     try:
-        price = await in_thread(
-            lambda: _ask(kind, zone, region, now, environ), seconds=PRICE_SECONDS
-        )
+        return await in_thread(lambda: _ask(kind, zone, region, environ), seconds=PRICE_SECONDS)
     except (PriceError, TimeoutError) as error:
         reason = str(error) or f"EC2 gave no spot price within {PRICE_SECONDS:g} s"
         log.warning("cost.no_spot_price", reason=reason, remedy=getattr(error, "remedy", ""))
-        return known.rate if known else None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, price.model_dump_json().encode())
-    except OSError as error:
-        log.warning("cost.price_not_kept", reason=error.strerror)
-    return price.rate
+        return None
 
 
 def cost_of_run(
@@ -115,9 +85,7 @@ def cost_of_run(
     return run_cost(usage, rate, prices)
 
 
-def _ask(
-    instance_type: str, zone: str, region: str, now: datetime, environ: Mapping[str, str]
-) -> _Price:
+def _ask(instance_type: str, zone: str, region: str, environ: Mapping[str, str]) -> Rate:
     # boto3 takes a third of a second and 30 MB: only where there is something to ask.
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
@@ -128,7 +96,7 @@ def _ask(
             InstanceTypes=[instance_type],  # type: ignore[list-item]  # a literal of a thousand names
             AvailabilityZone=zone,
             ProductDescriptions=[PRODUCT],
-            StartTime=now,
+            StartTime=datetime.now(UTC),
             MaxResults=100,
         )
     except ClientError as error:
@@ -139,25 +107,14 @@ def _ask(
     except (BotoCoreError, SecretsError) as error:
         raise PriceError(f"the spot price of {instance_type} cannot be read: {error}") from error
     prices = []
-    own = {"instance_type": instance_type, "zone": zone, "asked": now}
     for row in answer["SpotPriceHistory"]:
-        said = {"usd_hour": row.get("SpotPrice"), "as_of": row.get("Timestamp")}
         with suppress(ValidationError):
             if row.get("InstanceType") == instance_type:
-                prices.append(_Price.model_validate({**own, **said}))
+                prices.append(_Price.model_validate(row))
     if not prices:
         raise PriceError(f"EC2 has no spot price of {instance_type} in {zone}")
-    return max(prices, key=lambda price: price.as_of)
-
-
-def _cached(path: Path, instance_type: str, zone: str, now: datetime) -> _Price | None:
-    """Return the cached price of this type and zone, if it is recent enough."""
-    try:
-        known = _Price.model_validate_json(path.read_bytes()[:MAX_CACHE_BYTES])
-    except (OSError, ValidationError):
-        return None
-    same = (known.instance_type, known.zone) == (instance_type, zone)
-    return known if same and timedelta(0) <= now - known.asked < USABLE else None
+    newest = max(prices, key=lambda price: price.as_of)
+    return Rate(newest.usd_hour, "spot-history", newest.as_of)
 
 
 def cpu_seconds(proc: Path = PROC) -> float | None:

@@ -217,12 +217,8 @@ class Background:
         with suppress(TimeoutError):
             async with asyncio.timeout(PRICE_PAUSE):
                 await self._at_end.wait()
-        return await spot_price(
-            await asyncio.shield(self.facts),
-            cache=self._call.places.cache,
-            environ=self._call.environ,
-            log=self._log,
-        )
+        facts = await asyncio.shield(self.facts)
+        return await spot_price(facts, environ=self._call.environ, log=self._log)
 
     async def _begin(self, begin: Begin) -> BatchSession:
         """Find out which batch the run is for, and put its beginning."""

@@ -61,7 +61,7 @@ def role(aws_stand_in: Aws) -> Policies:
 
 
 async def test_secrets_and_prices_are_what_the_role_may_read(
-    aws_stand_in: Aws, role: Policies, parameters: Callable[..., None], tmp_path: Path
+    aws_stand_in: Aws, role: Policies, parameters: Callable[..., None]
 ) -> None:
     """The agent's own requests, with the keys that a machine has; a path beside the stack's is refused and named."""
     parameters("/mayfly/jobs", TOKEN="1")
@@ -73,9 +73,7 @@ async def test_secrets_and_prices_are_what_the_role_may_read(
             SecretsError, match=r"AccessDeniedException .* /mayflyer/jobs"
         ) as caught:
             await job_secrets(Secrets(source="ssm:/mayflyer/jobs"), environ)
-        await spot_price(
-            FACTS, cache=tmp_path / "prices", environ=environ, log=structlog.get_logger()
-        )
+        await spot_price(FACTS, environ=environ, log=structlog.get_logger())
         assert "ssm:GetParametersByPath" in caught.value.remedy
         assert set(asked.asked) == {
             ("ssm:GetParametersByPath", True),

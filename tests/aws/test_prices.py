@@ -1,6 +1,5 @@
-"""The price of a spot machine, and what a run costs with it: EC2's answer, its cache, and what if nobody answers."""
+"""The price of a spot machine, and what a run costs with it: EC2's answer, and what if nobody answers."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,9 @@ from agent.config.settings import Cost as Prices
 from agent.contract.facts import Cost
 from agent.machine.cost import Rate
 from agent.machine.instance import HostFacts
-from agent.machine.prices import (
-    CACHE_NAME,
-    FRESH,
-    USABLE,
-    cost_of_run,
-    cpu_seconds,
-    spot_price,
-)
+from agent.machine.prices import cost_of_run, cpu_seconds, spot_price
 from tests.parts.aws import REGION
+from tests.parts.awsproxy import Answer, AwsProxy, ec2_answer
 from tests.parts.stalled import refused
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -36,42 +29,29 @@ FACTS = HostFacts(
 
 
 class Asker:
-    """Asks for prices with one cache and one environment."""
+    """Asks for prices in one environment."""
 
-    def __init__(self, cache: Path, environ: dict[str, str]) -> None:
-        self.cache = cache
+    def __init__(self, environ: dict[str, str]) -> None:
         self.environ = environ
         self.events: list[dict[str, Any]] = []
         self.log = RunLogger(self.events.append).log
 
     async def rate(self) -> Rate | None:
         """The price now."""
-        return await spot_price(FACTS, cache=self.cache, environ=self.environ, log=self.log)
-
-    def remember(self, **changes: object) -> None:
-        """Put a price into the cache."""
-        entry = {
-            "instance_type": "t3.medium",
-            "zone": ZONE,
-            "usd_hour": 0.0111,
-            "as_of": NOW.isoformat(),
-            "asked": NOW.isoformat(),
-        }
-        (self.cache / CACHE_NAME).write_text(json.dumps({**entry, **changes}))
+        return await spot_price(FACTS, environ=self.environ, log=self.log)
 
 
 @pytest.fixture
-def asker(tmp_path: Path, aws: dict[str, str]) -> Asker:
+def asker(aws: dict[str, str]) -> Asker:
     """With an AWS that answers."""
-    return Asker(tmp_path, aws)
+    return Asker(aws)
 
 
 @pytest.fixture
-def lost(tmp_path: Path) -> Asker:
+def lost() -> Asker:
     """Without an AWS."""
     with refused() as address:
         return Asker(
-            tmp_path,
             {
                 "AWS_ENDPOINT_URL": f"http://{address}",
                 "AWS_ACCESS_KEY_ID": "a",
@@ -80,51 +60,53 @@ def lost(tmp_path: Path) -> Asker:
         )
 
 
-async def test_ec2s_price_is_kept_and_not_asked_for_again(asker: Asker) -> None:
-    """The first answer comes from EC2; while it is fresh, the second does not need it."""
+class History(AwsProxy):
+    """An EC2 that knows these prices, by type, amount and time."""
+
+    def __init__(self, *rows: tuple[str, str, datetime]) -> None:
+        super().__init__("")
+        self._rows = rows
+
+    def answer(self, body: bytes) -> Answer | None:
+        """Answer with all of them."""
+        items = "".join(
+            f"<item><instanceType>{kind}</instanceType><spotPrice>{amount}</spotPrice>"
+            f"<timestamp>{moment.isoformat()}</timestamp></item>"
+            for kind, amount, moment in self._rows
+        )
+        said = f"<spotPriceHistorySet>{items}</spotPriceHistorySet>"
+        return 200, ec2_answer("DescribeSpotPriceHistory", said)
+
+
+async def test_ec2_says_the_price(asker: Asker) -> None:
+    """What its history says of this type in this zone."""
     rate = await asker.rate()
     assert rate is not None
     assert rate.source == "spot-history"
     assert rate.usd_hour > 0
-    asker.environ = {}
-    kept = json.loads((asker.cache / CACHE_NAME).read_text())
-    asker.remember(**kept | {"asked": (NOW - FRESH / 2).isoformat()})
-    again = await asker.rate()
-    assert again is not None
-    assert again.usd_hour == rate.usd_hour
     assert asker.events == []
 
 
-async def test_an_older_price_serves_while_ec2_does_not_answer(lost: Asker) -> None:
-    """A price of yesterday beats none, and the log says why it was used; one of last month does not."""
-    lost.remember(asked=(NOW - timedelta(days=1)).isoformat())
-    rate = await lost.rate()
-    assert rate is not None
-    assert rate.usd_hour == 0.0111
-    assert [entry["event"] for entry in lost.events] == ["cost.no_spot_price"]
-    lost.remember(asked=(NOW - USABLE - timedelta(minutes=1)).isoformat())
-    assert await lost.rate() is None
+async def test_of_many_prices_the_newest_of_this_type_holds(asker: Asker) -> None:
+    """Those of another type and what is no price are left out."""
+    rows = [
+        ("t3.medium", "0.0111", NOW - timedelta(hours=2)),
+        ("t3.medium", "0.0122", NOW - timedelta(hours=1)),
+        *(("t3.medium", amount, NOW) for amount in ("-1", "0", "NaN", "inf", "1000", "cheap", "")),
+        ("t3.large", "0.0333", NOW),
+    ]
+    with History(*rows) as ec2:
+        asker.environ = {**asker.environ, "AWS_ENDPOINT_URL_EC2": ec2.url}
+        assert await asker.rate() == Rate(0.0122, "spot-history", NOW - timedelta(hours=1))
+    assert asker.events == []
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"zone": f"{REGION}b"},
-        {"instance_type": "t3.large"},
-        {"usd_hour": -1},
-        {"usd_hour": "NaN"},
-        {"usd_hour": None},
-        {"asked": 1e300},
-        {"asked": (NOW + timedelta(hours=3)).isoformat()},
-        {"surprise": 1},
-    ],
-)
-async def test_what_is_no_price_of_this_machine_is_not_used(
-    lost: Asker, changes: dict[str, object]
-) -> None:
-    """Another zone, another type, nonsense and a price from the future are as good as none."""
-    lost.remember(**changes)
-    assert await lost.rate() is None
+async def test_a_history_without_this_type_is_no_failure(asker: Asker) -> None:
+    """The log says so."""
+    with History(("t3.large", "0.0333", NOW)) as ec2:
+        asker.environ = {**asker.environ, "AWS_ENDPOINT_URL_EC2": ec2.url}
+        assert await asker.rate() is None
+    assert [event["event"] for event in asker.events] == ["cost.no_spot_price"]
 
 
 async def test_an_endpoint_that_is_no_address_is_no_failure(lost: Asker) -> None:
@@ -135,16 +117,9 @@ async def test_an_endpoint_that_is_no_address_is_no_failure(lost: Asker) -> None
     assert (event["event"], "nonsense" in event["reason"]) == ("cost.no_spot_price", True)
 
 
-async def test_a_broken_cache_is_no_failure(asker: Asker) -> None:
-    """Garbage in the cache is replaced."""
-    (asker.cache / CACHE_NAME).write_bytes(b"\xff{" * 5000)
-    assert await asker.rate() is not None
-    assert json.loads((asker.cache / CACHE_NAME).read_text())["zone"] == ZONE
-
-
 async def costs(asker: Asker, facts: HostFacts | None, prices: Prices) -> Cost | None:
     """Ask for the price as a run does at its start, and for the cost as at its end."""
-    spot = await spot_price(facts, cache=asker.cache, environ=asker.environ, log=asker.log)
+    spot = await spot_price(facts, environ=asker.environ, log=asker.log)
     return cost_of_run(facts, prices, spot, began=NOW, now=NOW, taken_back=False, log=asker.log)
 
 
