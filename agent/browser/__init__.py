@@ -86,4 +86,4 @@ async def remove_leftovers(
     if not run_ids:
         return 0
     containers = await remove_containers(run_ids, environ, log)
-    return containers + await remove_drivers(run_ids, environ)
+    return containers + await remove_drivers(run_ids)

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Collection, Mapping
@@ -19,9 +20,9 @@ from agent.browser.interface import WATCH, Backend, Place
 LISTEN_SECONDS = 20.0
 """Limit from launch to listening; measured: 0.05 s."""
 
-LONGEST_SCRATCH = 60
-"""Bytes of a temporary folder's path below which Chromium can put a socket: it adds 45, and the kernel's limit is 107.
-With a longer one it exits at its start."""
+TEMPORARY = Path("/tmp")  # noqa: S108 -- `mkdtemp` makes the folders, and only such are removed
+"""Where profiles are. Chromium puts a socket there, and exits if its path is too long: it adds 45 bytes to the 44 of a
+profile's folder, and the kernel's limit is 107. The paths of the run and of TMPDIR are of any length."""
 
 ROOMY_SHARED_MEMORY = 512 * 1024**2
 """With less than this in `/dev/shm`, where Chromium draws, tabs crash; Docker gives its containers 64 MiB."""
@@ -100,7 +101,8 @@ class LocalBrowser(Backend):
 
     async def _listen(self, port: int) -> None:
         """Start it and wait until it says that it listens: another program on that port would answer as well."""
-        scratch = self._scratch = make_scratch(self._place, self._token, self._environ)
+        prefix = _prefix(self._place.run_id)
+        scratch = self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=TEMPORARY))
         held = self._held = AsyncExitStack()
         command = (self._program, f"--port={port}", "--log-level=WARNING")
         try:
@@ -178,32 +180,14 @@ def browser_flags(*, root: bool, shared_memory: int, watched: bool = False) -> t
     )
 
 
-def make_scratch(place: Place, token: str, environ: Mapping[str, str]) -> Path:
-    """Create the folder for profiles: in the run's folder, or in a shorter one if that is too long."""
-    own = place.folder / token
-    if len(os.fsencode(own)) <= LONGEST_SCRATCH:
-        durable.remove_tree(own)
-        own.mkdir(mode=0o700, parents=True)
-        return own
-    for base in _temporary(environ):
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(place.run_id), dir=base))
-        if len(os.fsencode(folder)) <= LONGEST_SCRATCH:
-            return folder
-        folder.rmdir()
-    raise BrowserError(
-        "no temporary folder has a path that is short enough for Chromium",
-        remedy=f"set TMPDIR to a folder of at most {LONGEST_SCRATCH - 40} characters",
-    )
-
-
-async def remove_drivers(run_ids: Collection[str], environ: Mapping[str, str]) -> int:
+async def remove_drivers(run_ids: Collection[str]) -> int:
     """Kill the drivers and browsers of killed runs, and remove their profiles; return how many processes."""
     killed = 0
     for run_id in run_ids:
         killed += await processes.kill_marked(*_run_marks(run_id))
-        for base in _temporary(environ):
-            for folder in Path(base).glob(f"{_prefix(run_id)}*"):
-                with suppress(OSError):  # another user's, of the same name
+        for folder in TEMPORARY.glob(f"{_prefix(run_id)}*"):
+            with suppress(OSError):
+                if _is_ours(folder):
                     durable.remove_tree(folder)
     return killed
 
@@ -221,9 +205,11 @@ def _prefix(run_id: str) -> str:
     return f"mayfly-{run_id}-"
 
 
-def _temporary(environ: Mapping[str, str]) -> tuple[str, ...]:
-    named = environ.get("TMPDIR", "")
-    return (named, "/tmp") if named and Path(named).is_dir() else ("/tmp",)  # noqa: S108
+def _is_ours(folder: Path) -> bool:
+    """Tell whether a folder is as `mkdtemp` made it: other users may take its name, and cannot replace ours."""
+    found = folder.lstat()
+    private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == stat.S_IRWXU
+    return private and found.st_uid == os.geteuid()
 
 
 def _free_port() -> int:

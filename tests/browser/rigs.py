@@ -48,11 +48,8 @@ def browser_processes(run_id: str) -> list[psutil.Process]:
 
 
 def profiles(place: Place) -> list[str]:
-    """What is in the browser's folder besides its log, and in the temporary folder."""
-    inside = place.folder.iterdir() if place.folder.exists() else ()
-    return [str(path) for path in inside if path.suffix != ".log"] + [
-        str(path) for path in Path("/tmp").glob(f"mayfly-{place.run_id}-*")
-    ]
+    """What is in the temporary folder, by the run's name."""
+    return sorted(map(str, Path("/tmp").glob(f"mayfly-{place.run_id}-*")))
 
 
 def _runs_chromedriver(process: psutil.Process) -> bool:

@@ -5,12 +5,14 @@ import os
 import secrets
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import requests
 
+from agent.base.durable import remove_tree
 from agent.base.errors import BrowserError
 from agent.browser import Chromedriver, Place, open_to_browser, remove_leftovers, supervise
 from agent.browser.chromedriver import LocalBrowser
@@ -63,15 +65,43 @@ def _open(url: str, options: object) -> str:
     return str(answer.json()["value"]["sessionId"])
 
 
-async def test_a_long_state_directory_is_no_obstacle(
+async def test_profiles_are_where_nobody_else_may_look(
     local_rig: ChromedriverRig, place: Place, events: Events
 ) -> None:
-    """Chromium exits where its socket's path is too long; profiles go elsewhere, and are removed there."""
-    far = replace(place, folder=place.folder.parent / ("long" * 20) / "browser")
-    async with supervisor_of(local_rig, far, events) as supervisor:
+    """The temporary folder is everybody's; its path is short enough for Chromium's socket, whatever the run's is."""
+    async with supervisor_of(local_rig, place, events) as supervisor:
         await supervisor.ready()
-        assert [path.startswith("/tmp/mayfly-") for path in profiles(far)] == [True]
-    assert local_rig.remains(far) == []
+        (profile,) = profiles(place)
+        assert Path(profile).stat().st_mode & 0o777 == 0o700
+    assert local_rig.remains(place) == []
+
+
+@pytest.fixture
+def names(place: Place) -> Iterator[list[Path]]:
+    """Three names that a run's profiles might have in the temporary folder."""
+    found = [Path(f"/tmp/mayfly-{place.run_id}-{name}") for name in ("a", "b", "c")]
+    yield found
+    for path in found:
+        remove_tree(path)
+
+
+async def test_of_a_dead_run_only_what_it_made_is_removed(
+    names: list[Path], place: Place, events: Events, tmp_path: Path
+) -> None:
+    """Whoever may write in the temporary folder cannot have the agent remove something else."""
+    mine, link, other = names
+    (tmp_path / "file").touch()
+    link.symlink_to(tmp_path)
+    mine.mkdir(mode=0o700)
+    (mine / "link").symlink_to(tmp_path)
+    other.mkdir()
+    if os.geteuid() == 0:
+        other.chmod(0o700)
+        os.chown(other, 65534, 65534)
+    environ = {"PATH": "/nonexistent"}
+    assert await remove_leftovers([place.run_id], environ=environ, log=events.log) == 0
+    assert profiles(place) == [str(link), str(other)]
+    assert (tmp_path / "file").exists()
 
 
 async def test_a_hung_driver_is_replaced(
@@ -171,10 +201,9 @@ async def test_leftovers_of_dead_runs_are_removed_and_no_others(
     local_rig: ChromedriverRig, place: Place, events: Events, chromedriver: str
 ) -> None:
     """A run that was killed cannot end its driver; the next run does, profiles included, and only that one's."""
-    far = replace(place, folder=place.folder.parent / ("long" * 20) / "browser")
     other = replace(place, run_id=f"20260101T000000Z-{secrets.token_hex(3)}")
     mine, theirs = (
-        LocalBrowser(chromedriver, here, local_rig.environ, events.log) for here in (far, other)
+        LocalBrowser(chromedriver, here, local_rig.environ, events.log) for here in (place, other)
     )
     try:
         await mine.start()
@@ -182,7 +211,7 @@ async def test_leftovers_of_dead_runs_are_removed_and_no_others(
         environ = {"PATH": "/nonexistent"}
         assert await remove_leftovers([place.run_id], environ=environ, log=events.log) == 1
         assert await remove_leftovers([], environ=environ, log=events.log) == 0
-        assert local_rig.remains(far) == []
+        assert local_rig.remains(place) == []
         assert await theirs.running()
     finally:
         await theirs.stop()

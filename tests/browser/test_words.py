@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.base.engine import image_digest
 from agent.base.errors import BrowserError
-from agent.browser.chromedriver import LONGEST_SCRATCH, LocalBrowser, browser_flags, make_scratch
+from agent.browser.chromedriver import LocalBrowser, browser_flags
 from agent.browser.container import ContainerBrowser, Docker, run_arguments
 from agent.browser.interface import Backend, Place, open_to_browser
 from agent.config.settings import Browser
@@ -101,34 +101,6 @@ def test_chromium_gets_the_flags_that_its_surroundings_ask_for(
     assert "--headless=new" in flags
     assert ("--no-sandbox" in flags) == root
     assert ("--disable-dev-shm-usage" in flags) == (shared_memory < 1024**3)
-
-
-def test_profiles_live_in_the_runs_folder_where_that_is_short(place: Place) -> None:
-    """They vanish with the run; what an earlier browser left there does as well."""
-    (place.folder / "ab12").mkdir(parents=True)
-    (place.folder / "ab12" / "old").touch()
-    scratch = make_scratch(place, "ab12", {})
-    assert scratch == place.folder / "ab12"
-    assert list(scratch.iterdir()) == []
-    assert scratch.stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.parametrize("temporary", ["short", "long", "absent"])
-def test_profiles_live_in_the_temporary_folder_where_the_runs_is_long(
-    place: Place, temporary: str
-) -> None:
-    """Chromium cannot put its socket below a long path; an own folder with the run's id is made elsewhere."""
-    named = place.folder.parent / {"short": "t", "long": "t" * 60, "absent": "none"}[temporary]
-    if temporary != "absent":
-        named.mkdir()
-    far = Place(place.run_id, place.folder / ("x" * LONGEST_SCRATCH), place.downloads)
-    scratch = make_scratch(far, "ab12", {"TMPDIR": str(named)})
-    try:
-        assert scratch.parent == Path("/tmp") or temporary == "short"
-        assert scratch.name.startswith(f"mayfly-{place.run_id}-")
-        assert len(str(scratch)) <= LONGEST_SCRATCH
-    finally:
-        scratch.rmdir()
 
 
 def test_a_downloads_folder_lets_another_user_write(place: Place) -> None:
