@@ -155,15 +155,13 @@ def tally(ended: Collection[Ended]) -> dict[str, int]:
     return {status.value: statuses.count(status) for status in JobStatus if status in statuses}
 
 
-def status_of(ended: Collection[Ended], *, interrupted: bool, released: bool = True) -> RunStatus:
-    """Return a run's status.
+def status_of(ended: Collection[Ended], *, interrupted: bool) -> RunStatus:
+    """Return a run's status, if it had a release.
 
     A job that was not due (skipped without a cause) counts as neither success nor failure; one that was skipped for a
     cause, such as the failure of what it needs, did not succeed. A run is interrupted that was stopped, or died, before
-    it had done what there was to do; it is released when there was a release that could run.
+    it had done what there was to do.
     """
-    if not released:
-        return RunStatus.FAILED
     if interrupted:
         return RunStatus.INTERRUPTED
     due = [job for job in ended if job.status is not JobStatus.SKIPPED or job.cause is not None]
@@ -192,7 +190,7 @@ def with_end(
     interruption = record.interruption or (reason if cut else None)
     interrupted = cut or (record.release is None and interruption is not None)
     released = record.release is not None or interrupted
-    status = status_of(ended, interrupted=interrupted, released=released)
+    status = status_of(ended, interrupted=interrupted) if released else RunStatus.FAILED
     return record.model_copy(update={"status": status, "interruption": interruption})
 
 

@@ -129,4 +129,3 @@ def test_a_runs_status(jobs: list[Ended], status: RunStatus) -> None:
     """A job that was not due counts neither way; one that was skipped for a cause did not succeed."""
     assert status_of(jobs, interrupted=False) is status
     assert status_of(jobs, interrupted=True) is RunStatus.INTERRUPTED
-    assert status_of(jobs, interrupted=True, released=False) is RunStatus.FAILED
