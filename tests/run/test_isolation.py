@@ -314,11 +314,11 @@ async def test_a_probe_that_takes_too_long_says_so() -> None:
         await reach_of_jobs(_Hanging(), "r", os.environ, [])
 
 
-async def chosen(folder: Path, isolation: str, path: str) -> Chosen:
-    """Return the isolation of a computer without a metadata service, whose programs are in a path."""
+async def chosen(folder: Path, isolation: str, path: str, **more: str) -> Chosen:
+    """Return the isolation of a computer without a metadata service (if `more` names none), by its PATH."""
     settings = Settings.model_validate({"limits": {"isolation": isolation}})
     places = Locations(folder, folder / "cache", folder / "bucket")
-    environ = {"PATH": path, "AWS_EC2_METADATA_DISABLED": "true"}
+    environ = {"PATH": path, "AWS_EC2_METADATA_DISABLED": "true", **more}
     return await choose_isolation(settings, places, "r", environ, LOG)
 
 
@@ -336,6 +336,16 @@ async def test_units_that_were_asked_for_by_name_are_not_replaced(tmp_path: Path
     found = await chosen(tmp_path, "systemd", str(tmp_path))
     assert found.record.backend == "systemd"
     assert "no job can run in a unit of its own" in found.warnings[0]
+
+
+async def test_where_nothing_can_be_tried_a_run_says_that_it_does_not_know(tmp_path: Path) -> None:
+    """On a machine of EC2 no word would be taken for a fence that holds."""
+    ec2 = {"AWS_EC2_METADATA_DISABLED": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://nowhere"}
+    found = await chosen(tmp_path, "systemd", str(tmp_path), **ec2)
+    assert (found.record.metadata, found.record.containers) == (Reach.UNKNOWN, Reach.UNKNOWN)
+    _, jobs, containers = found.warnings
+    assert "whether jobs can reach the metadata service" in jobs
+    assert "containers may reach the metadata service" in containers
 
 
 async def test_a_machine_without_systemd_is_not_the_releases_fault(tmp_path: Path) -> None:
