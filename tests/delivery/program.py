@@ -1,6 +1,8 @@
 """A run that is delivered, or the recovery of one, in a process that is killed at a named point.
 
-    python -m tests.delivery.program run|recover STATE BUCKET LEDGER POINT
+    python -m tests.delivery.program run|brief|recover STATE BUCKET LEDGER POINT
+
+`brief` is a run of which nothing is sent before its job has ended.
 
 POINT is `module:function:edge:occurrence`, as tests/faults/crash.py has it; an occurrence of 0 never kills. LEDGER is a
 file that gets a line for what the run knows to be true.
@@ -26,16 +28,19 @@ FILES = {
 }
 STATUS = {"a": JobStatus.SUCCEEDED, "b": JobStatus.FAILED, "c": JobStatus.SUCCEEDED}
 
+Tell = Callable[[str], None]
 
-async def run(state: Path, bucket: Path, tell: Callable[[str], None]) -> None:
+
+async def run(state: Path, bucket: Path, tell: Tell, *, early: bool = True) -> None:
     """Deliver jobs a, b and c; d runs when the run is told to stop."""
     world = World.make(state, folder_bucket(bucket))
     world.note('{"event": "began"}')
     async with world.under_way("a", "b", "c", "d") as delivery:
         output = world.attempt("a", FILES["a"])
         world.run.saved_state("a").write_bytes(b"state")
-        async with delivery.watch("a", output):
-            await asyncio.sleep(2.5)  # two scans
+        if early:
+            async with delivery.watch("a", output):
+                await asyncio.sleep(2.5)  # two scans
         await delivery.ended(world.finished("a"))
         tell("ended a")
         world.attempt("b", FILES["b"])
@@ -57,7 +62,7 @@ async def run(state: Path, bucket: Path, tell: Callable[[str], None]) -> None:
     world.run.discard(world.log)
 
 
-async def recover(state: Path, bucket: Path, tell: Callable[[str], None]) -> None:
+async def recover(state: Path, bucket: Path, tell: Tell) -> None:
     """Finish what an earlier process left."""
     world = World(Spool(state / "spool"), folder_bucket(bucket), None, None)  # type: ignore[arg-type]
     await world.recovered()
@@ -78,8 +83,8 @@ def main() -> None:
 
     threading.settrace(killer.trace)
     sys.settrace(killer.trace)
-    story = run if mode == "run" else recover
-    asyncio.run(story(Path(state), Path(bucket), tell))
+    where = (Path(state), Path(bucket), tell)
+    asyncio.run(recover(*where) if mode == "recover" else run(*where, early=mode == "run"))
 
 
 if __name__ == "__main__":
