@@ -14,7 +14,7 @@ from tests.faults.figures import Figures
 from tests.faults.readers import Inspector, Puller
 from tests.faults.world import World, expected, framed
 from tests.parts.faultproxy import FaultProxy
-from tests.parts.faults import Corrupt, Delay, Fault, IgnoreConditions, Lie
+from tests.parts.faults import Corrupt, Delay, Fault, Lie
 
 LONG = os.environ.get("MAYFLY_LYING_STORES") == "all"
 
@@ -100,17 +100,6 @@ def named_wrongly(world: World, run: str) -> list[tuple[str, str]]:
     seen = Looker(world.bucket.objects).look()
     problems = seen.problems_of(seen.runs[run]) if run in seen.runs else ()
     return [problem for problem in problems if problem[0] in {"missing", "different"}]
-
-
-def test_a_store_without_conditions_is_no_worse(tmp_path: Path, s3_proxy: FaultProxy) -> None:
-    """It overwrites where it should refuse: nothing asks it to."""
-    world = World.make(tmp_path / "world", s3_proxy)
-    world.seed(8)
-    s3_proxy.inject(IgnoreConditions())
-    ran = world.bench.run()
-    assert ran.code == 0, ran.stderr
-    assert world.problems(ran, 8) == []
-    assert not any("if-none-match" in one.headers for one in s3_proxy.seen)
 
 
 def test_parts_of_a_large_file_that_are_not_stored(tmp_path: Path, s3_proxy: FaultProxy) -> None:

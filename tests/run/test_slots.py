@@ -24,7 +24,7 @@ SLOT = "2026-11-22T18:00:00Z"
 BATCH = "main/20261122T180000Z"
 JOB = job("only", ["sh", "job.sh"])
 SLOW = "sleep 60\n"
-SCRIPT = 'date > "$MAYFLY_OUTPUT_DIR/file"\n'
+SCRIPT = 'date | tee "$MAYFLY_OUTPUT_DIR/file" > "$MAYFLY_STATE_DIR/file"\n'
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_of_two_machines_one_works_whatever_the_store_makes_of_conditions(
 ) -> None:
     """Nothing is conditional: the store's own time decides. Of the other run there is nothing but its word."""
     other.store = bench.store
-    s3_proxy.inject(IgnoreConditions(), method="PUT")
+    s3_proxy.inject(IgnoreConditions())
     with bench.running("--slot", SLOT) as one, other.running("--slot", SLOT) as two:
         ran = [finish(process, code=0) for process in (one, two)]
     idle, worked = sorted(ran, key=lambda each: str(each.outcome["status"]))
@@ -55,6 +55,8 @@ def test_of_two_machines_one_works_whatever_the_store_makes_of_conditions(
     assert (silent.batch, silent.stood_back["run"], silent.told) == (BATCH, worked.run_id, {})
     assert bucket_on_s3.objects.keys(f"{RUNS}{idle.run_id}/") == []
     assert bench.spool == other.spool == []
+    assert s3_proxy.count("PUT") > 0
+    assert not any("if-none-match" in one.headers for one in s3_proxy.seen)
 
 
 def test_a_slot_that_is_done_is_not_done_again(
