@@ -113,23 +113,22 @@ def test_a_command_is_watched_as_it_is(tmp_path: Path) -> None:
     assert report.exists()
 
 
-def test_each_step_of_a_transfer_is_measured_alone(tmp_path: Path) -> None:
+def test_each_step_of_a_transfer_is_measured_alone(tmp_path: Path, s3_server: S3Server) -> None:
     """It hashes, writes, sends and reads the bytes of each file, with a real server at the other end."""
     content = {"small": os.urandom(5_000), "large": os.urandom(PART + 5)}
     (folder := tmp_path / "written").mkdir()
     report, urls = tmp_path / "report", tmp_path / "urls"
-    with S3Server(tmp_path / "server") as server:
-        bucket = server.make_bucket()
-        for name, data in content.items():
-            server.put(bucket, f"get/{name}", data)
-        for step, action in STEPS.items():
-            where = [{"Bucket": bucket, "Key": f"{action[:3]}/{name}"} for name in content]
-            signed = [server.client().generate_presigned_url(action, Params=one) for one in where]
-            urls.write_text(json.dumps([*zip(signed, map(len, content.values()), strict=True)]))
-            command = [sys.executable, "-m", "benchmarks.floor", step]
-            output_of([*command, str(report), str(folder), str(urls)], at=results.ROOT)
-            assert json.loads(report.read_text()).keys() == {"wall", "cpu"}
-        sent = [len(server.get(bucket, key)) for key in server.keys(bucket, "put/")]
+    bucket = s3_server.make_bucket()
+    for name, data in content.items():
+        s3_server.put(bucket, f"get/{name}", data)
+    for step, action in STEPS.items():
+        where = [{"Bucket": bucket, "Key": f"{action[:3]}/{name}"} for name in content]
+        signed = [s3_server.client().generate_presigned_url(action, Params=one) for one in where]
+        urls.write_text(json.dumps([*zip(signed, map(len, content.values()), strict=True)]))
+        command = [sys.executable, "-m", "benchmarks.floor", step]
+        output_of([*command, str(report), str(folder), str(urls)], at=results.ROOT)
+        assert json.loads(report.read_text()).keys() == {"wall", "cpu"}
+    sent = [len(s3_server.get(bucket, key)) for key in s3_server.keys(bucket, "put/")]
     assert sorted(sent) == [5_000, PART + 5]
     assert sorted(path.stat().st_size for path in folder.iterdir()) == [5_000, PART + 5]
 
