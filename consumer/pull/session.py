@@ -146,7 +146,7 @@ class _Session:
     called: set[Key] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
     untidy: set[str] = field(default_factory=set)
-    newest: dict[str, str] = field(default_factory=dict)
+    newest: dict[tuple[str, str], str] = field(default_factory=dict)
     failures: int = 0
 
     def tell(self, event: Event) -> None:
@@ -170,7 +170,8 @@ class _Session:
             sweep = all_ended(asyncio.to_thread(self.destination.sweep, runs))
             await self._try_to(sweep, LEFTOVERS)
         for one in todo:
-            self.newest[one.job.name] = max(one.run, self.newest.get(one.job.name, ""))
+            of = (one.batch.schedule, one.job.name)
+            self.newest[of] = max(one.run, self.newest.get(of, ""))
         unreachable = await self._take_all(todo)
         self._settle()
         failures = await asyncio.to_thread(self._failures_in, history, everything=news is None)
@@ -390,7 +391,8 @@ class _Session:
         changes = ""
         try:
             # Of years that come home at once, the last alone is news; a hook hears of each.
-            if self.hook is not None or item.run == self.newest[item.job]:
+            newest = self.newest[item.batch.schedule, item.job]
+            if self.hook is not None or item.run == newest:
                 changes = await asyncio.to_thread(self._changes, item)
         finally:  # a stop as well: whoever looks into the folder sees the job
             self.tell(
@@ -428,14 +430,18 @@ class _Session:
     def _changes(self, item: Item) -> str:
         """Find how a job differs from the success before it that is in place, and keep it; return the sum.
 
-        It is empty when there is none before: that is a baseline, and no news.
+        It is empty when there is none before: that is a baseline, and no news. A job of another schedule may have the
+        same name, and share the folder; it is another job.
         """
         schedule = item.batch.schedule
         kept = self.store.changes(schedule, item.job)
         if kept and kept.run == item.run:
             return str(kept.sum)
-        items = self.state.items_of(item.job)
-        good = {run for (_, run), one in items.items() if one.succeeded and run < item.run}
+        good = {
+            one.run
+            for one in self.state.items_of(item.job).values()
+            if one.succeeded and one.run < item.run and one.batch.schedule == schedule
+        }
         before = max(good & {*self.destination.runs(item.job)}, default=None)
         if before is None or not item.succeeded:
             return ""

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.descriptor import Resource
+from agent.contract.ids import Batch
 from consumer.diff import (
     MOST_RECORD,
     MOST_TABLES,
@@ -507,6 +508,41 @@ def test_a_pull_and_its_hook_say_what_changed(
     for options, changes in (("--run", runs[0]), [""]), ((), ["", "+1, -1, 1 changed"]):
         pulled = pull_into(tmp_path / "other", folder, *options)
         assert [one["changes"] for one in pulled.document["installed"]] == changes
+
+
+SCHEDULES: list[tuple[str, dict[str, int]]] = [
+    ("a", {"x": 1}),
+    ("b", {"y": 8, "z": 9}),
+    ("a", {"x": 1, "w": 1}),
+    ("b", {"y": 8, "z": 9}),
+]
+"""Nights of two schedules, each with a job of one name."""
+
+
+@pytest.fixture
+def two_schedules(folder: Bucket) -> tuple[Bucket, list[str]]:
+    """Runs of a job, alternately of one schedule and the other."""
+    runs = []
+    for night, (schedule, rows) in zip(NIGHTS, SCHEDULES, strict=False):
+        batch = Batch.of_slot(schedule, night)
+        run = leave(folder, night, {"quotes": {"prices.csv": prices(**rows)}}, batch=batch)
+        rewrite(folder, run, with_key)
+        runs.append(run)
+    return folder, runs
+
+
+def test_jobs_of_two_schedules_are_compared_each_with_its_own_kind(
+    two_schedules: tuple[Bucket, list[str]], tmp_path: Path
+) -> None:
+    """They have one name, and at home one folder, whose `latest` is the last of both."""
+    folder, runs = two_schedules
+    calls, home = tmp_path / "calls", tmp_path / "home"
+    pull_into(home, folder, "--exec", f'echo "[$MAYFLY_CHANGES]" >> "{calls}"')
+    sums = ["", "", "+1, -0, 0 changed", "+0, -0, 0 changed"]
+    assert calls.read_text().splitlines() == [f"[{one}]" for one in sums]
+    assert (home / "quotes" / "latest").readlink() == Path(runs[3])
+    pulled = pull_into(tmp_path / "other", folder)
+    assert [one["changes"] for one in pulled.document["installed"]] == sums
 
 
 @pytest.mark.parametrize("pulled", [True, False])
