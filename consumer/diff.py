@@ -22,6 +22,7 @@ from agent.base.console import printable
 from agent.contract.descriptor import Resource
 from agent.contract.entries import Invalid
 from agent.contract.layout import DESCRIPTOR, FILES
+from agent.contract.package import Package
 from consumer.entries import MOST_DESCRIPTOR_BYTES, read_own_package
 from consumer.pull.folder import SPARE_BYTES, open_below
 
@@ -220,16 +221,26 @@ class Side:
             ValueError: It holds no package.
             OSError: It cannot be read.
         """
-        with open_below(folder, DESCRIPTOR) as stream:
-            package = read_own_package(stream.read(MOST_DESCRIPTOR_BYTES + 1))
-        if isinstance(package, Invalid):
-            raise ValueError(f"{folder}: {package.reason}")  # noqa: TRY004
-        return cls(package.resources, functools.partial(open_below, folder))
+        return cls(package_in(folder).resources, functools.partial(open_below, folder))
 
     def records(self, resource: Resource, schema: "Schema") -> Iterator[Record]:
         """Yield the records of a file."""
         with self.open(resource.path) as stream:
             yield from records(io.TextIOWrapper(stream, schema.encoding, newline=""), schema)
+
+
+def package_in(folder: Path) -> Package:
+    """Return the package in a folder that was pulled, or is said to be one.
+
+    Raises:
+        ValueError: It holds none.
+        OSError: It cannot be read.
+    """
+    with open_below(folder, DESCRIPTOR) as stream:
+        package = read_own_package(stream.read(MOST_DESCRIPTOR_BYTES + 1))
+    if isinstance(package, Invalid):
+        raise ValueError(f"{folder}: {package.reason}")  # noqa: TRY004
+    return package
 
 
 def results_of(resources: Iterable[Resource]) -> dict[str, Resource]:

@@ -3,9 +3,10 @@
 import asyncio
 import functools
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -15,16 +16,15 @@ from agent.base.errors import ExitCode, StoreError, UsageError
 from agent.batch.named import LATEST, run_named
 from agent.contract.entries import Invalid
 from agent.contract.ids import is_run_id
-from agent.contract.layout import DESCRIPTOR, JobKey
-from agent.contract.package import Package
+from agent.contract.layout import JobKey
 from agent.contract.results import JobStatus
 from consumer.cli.command import Options, dump
 from consumer.cli.known import Known, known_command, known_of
-from consumer.diff import Changes, Side, changes_of, compare
-from consumer.entries import read_own_package, read_package
+from consumer.diff import Changes, Side, changes_of, compare, package_in
+from consumer.entries import read_package
 from consumer.objects import file_of
-from consumer.pull.folder import open_below
 from consumer.pull.plan import Result, Wish, wanted
+from consumer.pull.state import schedules
 
 
 @click.command()
@@ -44,52 +44,88 @@ def diff(
 ) -> ExitCode:
     """Show what changed in a job's results: files, and records where their schema has a primaryKey.
 
-    Compared are the last two successes; with one RUN, that and the one before it; with two, these. RUN is a run's id,
-    as `mayfly status` lists them, or `latest`: here the last success.
+    Compared are the last success and the one before it, of the same schedule; with one RUN, that and the one before
+    it; with two, these. RUN is a run's id, as `mayfly status` lists them, or `latest`: here the last success.
     """
     if len(runs) > 2:  # noqa: PLR2004
         raise UsageError("two runs are compared, not more")
     with ExitStack() as stack:
-        sides = _at_home(dest, job) if dest else _in_bucket(known_of(options), job, stack)
-        before, after = _chosen(job, list(sides), runs)
-        found = compare(sides[before](), sides[after](), ignore) if before else None
-    changes = changes_of(found, before, after) if found and before else None
+        known = _at_home(dest, job) if dest else _in_bucket(known_of(options), job, stack)
+        before, after = _chosen(job, known, runs)
+        found = compare(before.side(), after.side(), ignore) if before else None
+    changes = changes_of(found, before.id, after.id) if found and before else None
     if options.as_json:
-        document: dict[str, object] = {"job": job, "before": before, "after": after}
+        earlier = before.id if before else None
+        document: dict[str, object] = {"job": job, "before": earlier, "after": after.id}
         if found and changes:
             document |= {"sum": str(changes.sum), "files": asdict(found.files), **asdict(found)}
         dump(document)
     else:
-        for line in _lines(changes, job, after):
+        for line in _lines(changes, job, after.id):
             click.echo(line)
     return ExitCode.DONE
 
 
-def _chosen(job: str, known: list[str], runs: tuple[str, ...]) -> tuple[str | None, str]:
-    """Return which runs are compared, the earlier first; None for a first run, which is a baseline."""
-    where = f"the successes of {job}"
-    meant = [run_named(run, dict.fromkeys(known, False), where) for run in runs or (LATEST,)]
-    if len(meant) == 2:  # noqa: PLR2004
-        return meant[0], meant[1]
-    at = known.index(meant[0])
-    return (known[at - 1] if at else None), known[at]
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of a job: its schedule, as far as that is known, and what reads its package."""
+
+    id: str
+    schedule: str
+    succeeded: Callable[[], bool]
+    side: Callable[[], Side]
 
 
-def _at_home(dest: Path, job: str) -> dict[str, functools.partial[Side]]:
-    found = {}
-    for folder in sorted((dest / job).glob("*")):
-        if is_run_id(folder.name):
-            with suppress(OSError), open_below(folder, DESCRIPTOR) as stream:
-                package = read_own_package(stream.read())
-                if isinstance(package, Package) and package.job.status is JobStatus.SUCCEEDED:
-                    found[folder.name] = functools.partial(Side.of_folder, folder)
-    return found
+def _chosen(
+    job: str, newest_first: Sequence[_Run], runs: tuple[str, ...]
+) -> tuple[_Run | None, _Run]:
+    """Return which runs are compared, the earlier first; None for a first run of its schedule, which is a baseline.
+
+    No more packages are read than that takes: there may be thousands, of megabytes each.
+    """
+
+    def meant(run: str) -> _Run:
+        good = (one for one in newest_first if run in {LATEST, one.id} and one.succeeded())
+        found = {one.id: one for one in islice(good, 1)}
+        return found[run_named(run, dict.fromkeys(found, False), f"the successes of {job}")]
+
+    *first, after = map(meant, runs or (LATEST,))
+    if first:
+        return first[0], after
+    earlier = newest_first[newest_first.index(after) + 1 :]
+    good = (one for one in earlier if one.schedule == after.schedule and one.succeeded())
+    return next(good, None), after
 
 
-def _in_bucket(known: Known, job: str, stack: ExitStack) -> dict[str, functools.partial[Side]]:
+def _at_home(dest: Path, job: str) -> list[_Run]:
+    folders = sorted((one for one in (dest / job).glob("*") if is_run_id(one.name)), reverse=True)
+    known = schedules(dest, job)
+    return [
+        _Run(
+            folder.name,
+            known.get(folder.name, ""),
+            functools.partial(_succeeded, folder),
+            functools.partial(Side.of_folder, folder),
+        )
+        for folder in folders
+    ]
+
+
+def _succeeded(folder: Path) -> bool:
+    try:
+        return package_in(folder).job.status is JobStatus.SUCCEEDED
+    except (OSError, ValueError):
+        return False
+
+
+def _in_bucket(known: Known, job: str, stack: ExitStack) -> list[_Run]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-diff.")))
-    results = wanted(known.history.batches, Wish(frozenset({job})))
-    return {one.run: functools.partial(_side, known, one, folder) for one in results}
+    return [
+        _Run(
+            one.run, one.batch.schedule, lambda: True, functools.partial(_side, known, one, folder)
+        )
+        for one in reversed(wanted(known.history.batches, Wish(frozenset({job}))))
+    ]
 
 
 def _side(known: Known, one: Result, folder: Path) -> Side:

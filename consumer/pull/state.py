@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from agent.contract.ids import Batch
-from consumer.pull.folder import FolderError
+from consumer.pull.folder import OURS, FolderError, open_below
 from consumer.pull.plan import Item, Key, Rejection
 
 NAME = "pull.db"
@@ -29,6 +29,22 @@ CREATE TABLE rejected (job TEXT, run TEXT, problems TEXT, needed INTEGER, UNIQUE
 CREATE TABLE told (job TEXT, run TEXT, PRIMARY KEY (job, run)) WITHOUT ROWID;
 """
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+
+def schedules(dest: Path, job: str) -> dict[str, str]:
+    """Return the schedule of each run of a job that was pulled into a folder, as far as its memory can be read.
+
+    Nothing is locked or written: the folder may be read-only, and a pull at work.
+    """
+    try:
+        with open_below(dest.resolve(), f"{OURS}/{NAME}"):  # no link, and no pipe
+            uri = f"{(dest / OURS / NAME).absolute().as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            return dict(
+                connection.execute("SELECT run, schedule FROM installed WHERE job = ?", (job,))
+            )
+    except (OSError, sqlite3.Error):
+        return {}
 
 
 class State:

@@ -32,10 +32,11 @@ from consumer.diff import (
     pairs,
     records,
 )
+from consumer.entries import MOST_DESCRIPTOR_BYTES
 from consumer.pull.folder import SPARE_BYTES
 from tests.bucket.bucket import Bucket
 from tests.consumer.forging import rewrite
-from tests.consumer.pulling import NIGHTS, leave, pull_into
+from tests.consumer.pulling import NIGHTS, leave, pull_into, state_of
 from tests.consumer.serving import SECONDS, serving
 from tests.parts.command import MAYFLY, call, completed, surroundings
 from tests.parts.small_disk import PAGE, SmallDisk
@@ -543,6 +544,50 @@ def test_jobs_of_two_schedules_are_compared_each_with_its_own_kind(
     assert (home / "quotes" / "latest").readlink() == Path(runs[3])
     pulled = pull_into(tmp_path / "other", folder)
     assert [one["changes"] for one in pulled.document["installed"]] == sums
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_the_command_compares_runs_of_one_schedule(
+    two_schedules: tuple[Bucket, list[str]], tmp_path: Path, *, pulled: bool
+) -> None:
+    """Unless two are named; where the memory of a folder is lost, nobody knows of schedules."""
+    folder, runs = two_schedules
+    home = tmp_path / "home"
+    if pulled:
+        pull_into(home, folder)
+    where = ("--dest", str(home)) if pulled else ("--history", str(tmp_path / "history"))
+
+    def heads(*named: str) -> list[str]:
+        done = call("diff", "quotes", *named, *where, environ={} if pulled else folder.environ)
+        assert done.exit_code == 0, done.output
+        return done.stdout.splitlines()[:1]
+
+    assert heads() == heads(runs[3]) == [f"quotes: {runs[1]} -> {runs[3]}"]
+    assert heads(runs[2]) == [f"quotes: {runs[0]} -> {runs[2]}"]
+    assert heads(runs[1]) == [f"quotes: {runs[1]} is the first success, a baseline"]
+    assert heads(runs[2], "latest") == [f"quotes: {runs[2]} -> {runs[3]}"]
+    if pulled:
+        state_of(home).unlink()
+        assert heads() == [f"quotes: {runs[2]} -> {runs[3]}"]
+
+
+def test_what_lies_in_the_place_of_a_package_is_read_to_its_bound(
+    nights: tuple[Bucket, list[str]], tmp_path: Path
+) -> None:
+    """However large it is; it is none of the successes."""
+    folder, runs = nights
+    home = tmp_path / "home"
+    pull_into(home, folder)
+    endless = home / "quotes" / "29991231T000000Z-aaaaaa"
+    endless.mkdir()
+    with (endless / "datapackage.json").open("wb") as stream:
+        stream.truncate(MOST_DESCRIPTOR_BYTES * 1000)
+    done = completed(
+        ["prlimit", f"--as={2 * 1024**3}", *MAYFLY, "diff", "quotes", "--dest", str(home)],
+        environ=surroundings({}),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"quotes: {runs[1]} -> {runs[2]}\n")
 
 
 @pytest.mark.parametrize("pulled", [True, False])
