@@ -1,12 +1,12 @@
-"""The languages of the page: texts by gettext, ages by humanize. English is in the code, others in `locale/*.po`."""
+"""The languages of the page: texts of `locale/*.po`, but for English, which is in the code; ages by humanize."""
 
-import gettext
-import io
-import struct
+import re
 from ast import literal_eval
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from gettext import c2py
 from importlib.resources import files
 
 NAMES = {"en": "English", "ja": "日本語"}
@@ -19,18 +19,23 @@ class Language:
 
     Attributes:
         tag: As HTML has it.
+        forms: What each English text is called; of one that depends on a number each form.
+        form: Returns which form a number takes.
     """
 
     tag: str
-    texts: gettext.NullTranslations
+    forms: Mapping[str, Sequence[str]]
+    form: Callable[[int], int]
 
     def __call__(self, text: str, /, **values: object) -> str:
         """Return a text, with its gaps filled."""
-        return self.texts.gettext(text).format(**values)
+        return self.forms.get(text, (text,))[0].format(**values)
 
     def count(self, one: str, many: str, n: int, /, **values: object) -> str:
         """Return a text that depends on a number, `{n}`."""
-        return self.texts.ngettext(one, many, n).format(n=f"{n:,}", **values)
+        forms = self.forms.get(one)
+        text = forms[self.form(n)] if forms else one if n == 1 else many
+        return text.format(n=f"{n:,}", **values)
 
     def ago(self, moment: datetime, now: datetime) -> str:
         """Return how long ago something was, or in how long it will be."""
@@ -49,10 +54,25 @@ class Language:
 def language(tag: str) -> Language:
     """Return the language with a tag of `NAMES`."""
     source = files("consumer.page") / "locale" / f"{tag}.po"
-    if not source.is_file():
-        return Language(tag, gettext.NullTranslations())
-    compiled = compile_catalogue(source.read_text("utf-8"))
-    return Language(tag, gettext.GNUTranslations(io.BytesIO(compiled)))
+    return language_of(tag, source.read_text("utf-8") if source.is_file() else "")
+
+
+def language_of(tag: str, catalogue: str) -> Language:
+    """Return the language whose texts are in a `.po` file, as it is: nothing is built when Mayfly is packed."""
+    found = {}
+    for block in catalogue.split("\n\n"):
+        parts: dict[str, str] = {}
+        name = ""
+        for line in block.splitlines():
+            if line and not line.startswith("#"):
+                word, _, rest = line.partition(" ")
+                name, rest = (word, rest) if line.startswith("msg") else (name, line)
+                parts[name] = parts.get(name, "") + literal_eval(rest)
+        if "msgid" in parts:
+            forms = [parts[name] for name in sorted(parts) if name.startswith("msgstr")]
+            found[parts["msgid"]] = forms
+    rule = re.search(r"\bplural=([^;\n]+)", found.pop("", [""])[0])
+    return Language(tag, found, c2py(rule[1] if rule else "0"))
 
 
 def language_for(wanted: str | None, accepted: str) -> Language:
@@ -78,38 +98,3 @@ def _quality(parameter: str) -> float:
         return float(value)
     except ValueError:
         return 0.0
-
-
-def compile_catalogue(text: str) -> bytes:
-    """Return a `.po` file as the `.mo` that gettext reads, so that nothing has to be built when Mayfly is packed."""
-    entries: dict[str, str] = {}
-    for block in text.split("\n\n"):
-        parts: dict[str, str] = {}
-        name = ""
-        for line in block.splitlines():
-            if line and not line.startswith("#"):
-                word, _, rest = line.partition(" ")
-                name, rest = (word, rest) if line.startswith("msg") else (name, line)
-                parts[name] = parts.get(name, "") + literal_eval(rest)
-        if "msgid_plural" in parts:
-            forms = [parts[name] for name in sorted(parts) if name.startswith("msgstr")]
-            entries["\0".join((parts["msgid"], parts["msgid_plural"]))] = "\0".join(forms)
-        elif "msgid" in parts:
-            entries[parts["msgid"]] = parts["msgstr"]
-    pairs = [(key.encode(), entries[key].encode()) for key in sorted(entries)]
-    return _catalogue(pairs)
-
-
-def _catalogue(pairs: list[tuple[bytes, bytes]]) -> bytes:
-    """Return texts in the form of https://www.gnu.org/software/gettext/manual/html_node/MO-Files.html."""
-    header = 28
-    tables, strings = b"", b""
-    start = header + 16 * len(pairs)
-    for side in (0, 1):
-        for pair in pairs:
-            tables += struct.pack("<II", len(pair[side]), start + len(strings))
-            strings += pair[side] + b"\0"
-    second = header + 8 * len(pairs)
-    return (
-        struct.pack("<IIIIIII", 0x950412DE, 0, len(pairs), header, second, 0, 0) + tables + strings
-    )

@@ -36,7 +36,7 @@ from consumer.page.grid import COLUMNS, ROWS, grid
 from consumer.page.logtext import LEVELS, end_of, filtered, log_lines
 from consumer.page.render import static_file
 from consumer.page.run import run_job_page
-from consumer.page.words import NAMES, compile_catalogue, language, language_for
+from consumer.page.words import NAMES, language, language_for, language_of
 from tests.consumer.camera import Camera, Light, Picture, lay_out
 from tests.consumer.nights import (
     DONE,
@@ -332,19 +332,17 @@ def texts() -> tuple[set[str], set[tuple[str, str]]]:
 
 def test_every_text_is_in_japanese_too() -> None:
     """None is missing, none is left over, and both have the same gaps."""
-    catalogue = language("ja").texts._catalog  # type: ignore[attr-defined]
+    catalogue = language("ja").forms
     plain, counted = texts()
     assert len(plain) > 100
     gaps = re.compile(r"\{(\w+)\}")
     for text in plain:
         assert text in catalogue, text
-        assert set(gaps.findall(catalogue[text])) == set(gaps.findall(text)), text
-    for _, many in counted:
-        keys = [key for key in catalogue if isinstance(key, tuple) and key[0] == _]
-        assert keys, many
-        assert set(gaps.findall(catalogue[keys[0]])) <= set(gaps.findall(many)), many
-    known = {key[0] if isinstance(key, tuple) else key for key in catalogue} - {""}
-    assert known == plain | {one for one, _ in counted}
+        assert set(gaps.findall(catalogue[text][0])) == set(gaps.findall(text)), text
+    for one, many in counted:
+        assert one in catalogue, many
+        assert set(gaps.findall(catalogue[one][0])) <= set(gaps.findall(many)), many
+    assert catalogue.keys() == plain | {one for one, _ in counted}
 
 
 def test_plurals_and_ages() -> None:
@@ -361,9 +359,12 @@ def test_plurals_and_ages() -> None:
 def test_a_catalogue_may_have_comments_and_long_texts() -> None:
     """As translators' tools write them."""
     head = '# Who\nmsgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'
-    text = head + '\n#: x.py\nmsgid "a"\nmsgstr ""\n"b "\n"c"\n'
-    assert b"a\0" in compile_catalogue(text)
-    assert b"b c\0" in compile_catalogue(text)
+    plural = '"Plural-Forms: nplurals=3; plural=n%10==1 ? 0 : n<5 ? 1 : 2;\\n"\n'
+    text = '\n#: x.py\nmsgid "a"\nmsgstr ""\n"b "\n"c"\n'
+    counted = '\nmsgid "one"\nmsgid_plural "{n}"\nmsgstr[0] "x"\nmsgstr[1] "y"\nmsgstr[2] "z"\n'
+    words = language_of("pl", head + plural + text + counted)
+    assert [words("a"), words("d")] == ["b c", "d"]
+    assert [words.count("one", "{n}", n) for n in (21, 2, 5)] == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize("tag", sorted(NAMES))
