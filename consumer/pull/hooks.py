@@ -1,14 +1,13 @@
 """The hook of `--exec`: the only module of a pull that starts a program."""
 
 import asyncio
-import contextlib
-import os
 import signal
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.base.processes import signal_group, started
 from consumer.pull.plan import Item
 
 GRACE_SECONDS = 5.0
@@ -58,43 +57,20 @@ async def call(hook: Hook, item: Item, folder: Path, changes: str) -> str:
         "MAYFLY_CHANGES": changes,
     }
     try:
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            hook.command,
-            env=environ,
-            stdin=DEVNULL,
-            stdout=2,
-            stderr=2,
-            start_new_session=True,
-        )
+        async with started(["/bin/sh", "-c", hook.command], environ=environ, output=2) as process:
+            try:
+                async with asyncio.timeout(hook.seconds):
+                    code = await process.wait()
+            finally:
+                if process.returncode is None:
+                    signal_group(process.pid, signal.SIGTERM)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(GRACE_SECONDS):
+                            await process.wait()
+    except TimeoutError:
+        return f"it did not end within {hook.seconds:g} s"
     except (OSError, ValueError) as error:
         return f"it could not be started: {error}"
-    try:
-        async with asyncio.timeout(hook.seconds):
-            code = await process.wait()
-    except TimeoutError:
-        await _end(process)
-        return f"it did not end within {hook.seconds:g} s"
-    except asyncio.CancelledError:
-        await _end(process)
-        raise
-    finally:
-        _signal(process, signal.SIGKILL)
     if code < 0:
         return f"signal {-code} ended it"
     return f"exit code {code}" if code else ""
-
-
-async def _end(process: Process) -> None:
-    """End a hook and its group, with a grace period."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        _signal(process, number)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                await process.wait()
-
-
-def _signal(process: Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
