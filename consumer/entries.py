@@ -6,12 +6,11 @@ and on nothing else: all readers agree, whenever they read it.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
-from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -229,26 +228,21 @@ def _checked(document: _Document) -> _Document | Invalid:
     for resource in document.resources:
         if problem := _original_problem(resource):
             return _invalid(f"{resource.path!r}: {problem}")
-    for _, path in meeting(resource.path for resource in document.resources):
+    for path in misplaced(resource.path for resource in document.resources):
         return _invalid(f"{path!r}: a folder of it is a file as well")
     return document
 
 
-def meeting(paths: Iterable[str], folded: Callable[[str], str] = str) -> Iterator[tuple[str, str]]:
-    """Yield pairs of paths that are one, or a file and what lies in a folder of its name.
+def misplaced(paths: Iterable[str]) -> Iterator[str]:
+    """Yield paths that are listed twice, or lie in a folder that is a file as well; of such a folder the first alone.
 
-    Of all that meet each is in a pair, but of what lies in one folder the first alone. Paths may have hundreds of
-    folders: what their parts would take in memory is a hundred times what they do.
-
-    Args:
-        paths: Those of files, without control characters.
-        folded: Returns what a path has in common with those that are taken for it.
+    They have no control characters, but may have hundreds of folders: what their parts would take in memory is a
+    hundred times what they do.
     """
     # With a slash that sorts before all else, what lies in a folder comes right after a file of its name.
-    keyed = ((folded(path).replace("/", "\0"), path) for path in paths)
-    for (one, path), (other, next_path) in pairwise(sorted(keyed, key=itemgetter(0))):
+    for one, other in pairwise(sorted(path.replace("/", "\0") for path in paths)):
         if other == one or other.startswith(one + "\0"):
-            yield path, next_path
+            yield other.replace("\0", "/")
 
 
 def _original_problem(resource: Resource) -> str | None:

@@ -86,7 +86,8 @@ async def fetch_job(
         fetching = _Fetching(bucket, folder, path, key, received)
         try:
             if DESCRIPTOR not in there:
-                fetching.write(DESCRIPTOR, package)
+                with fetching.noting_problems(DESCRIPTOR, len(package)):
+                    fetching.write(DESCRIPTOR, package)
             await fetching.all([file for path, file in wanted.items() if path not in there])
             if not fetching.problems:
                 await asyncio.to_thread(make_durable, folder)
@@ -191,7 +192,7 @@ class _Fetching:
         for file in files:
             if self.ended or self.problems:
                 return
-            with self._noting_problems(file):
+            with self.noting_problems(file.path, file.bytes):
                 content = self.bucket.content(self._key_of(file), file.bytes)
                 if content is None:
                     raise FileNotFoundError
@@ -206,24 +207,23 @@ class _Fetching:
         for file in files:
             if self.problems:
                 return
-            with self._noting_problems(file):
+            with self.noting_problems(file.path, file.bytes):
                 await self._in_parts(self._key_of(file), file)
 
     def _key_of(self, file: Resource) -> str:
         return JobKey(self.key.run, self.key.job, file.path).text
 
     @contextmanager
-    def _noting_problems(self, file: Resource) -> Iterator[None]:
+    def noting_problems(self, path: str, size: int) -> Iterator[None]:
+        """Note why a file that declares so many bytes cannot be had."""
         try:
             yield
         except FileNotFoundError:
-            self.problems.append(f"{file.path!r}: it is not in the bucket")
+            self.problems.append(f"{path!r}: it is not in the bucket")
         except TooLargeError:
-            self.problems.append(
-                f"{file.path!r}: it has more than the {file.bytes} bytes it declares"
-            )
+            self.problems.append(f"{path!r}: it has more than the {size} bytes it declares")
         except _WrongError as error:
-            self.problems.append(f"{file.path!r}: {error}")
+            self.problems.append(f"{path!r}: {error}")
 
     async def _in_parts(self, key: str, file: Resource) -> None:
         """Fetch a file part by part, with never more on the disk than it declares."""
@@ -278,7 +278,11 @@ class _Fetching:
     def _created(self, path: str) -> Iterator[int]:
         with ExitStack() as stack:
             with edge("store", self.path / path):
-                descriptor = stack.enter_context(new_file(self.folder, path))
+                try:
+                    descriptor = stack.enter_context(new_file(self.folder, path))
+                except (FileExistsError, NotADirectoryError) as error:
+                    # Some file systems ignore case, some the form of accents: which names meet, only they can tell.
+                    raise _WrongError("DEST has its name for another file of the job") from error
             yield descriptor
 
     def _write_part(self, descriptor: int, part: memoryview, path: str) -> None:

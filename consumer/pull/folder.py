@@ -17,7 +17,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -194,16 +194,6 @@ class Destination:
                 folder = stack.enter_context(opened(self._ours, STAGING, run, job, make=True))
             yield folder
 
-    def meeting(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return which pairs of paths this file system takes for one, found by making each path as an empty file."""
-        with edge("try names in", self.path), opened(self._ours, TRASH, make=True) as trash:
-            name = f"names.{secrets.token_hex(4)}"
-            with opened(trash, name, make=True) as folder:
-                made: set[str] = set()
-                found = [pair for pair in pairs if not _all_made(folder, pair, made)]
-            shutil.rmtree(name, dir_fd=trash)
-        return found
-
     def clear(self, job: str, run: str) -> None:
         """Throw away what is staged of a job of a run."""
         with (
@@ -284,6 +274,7 @@ def new_file(root: int, path: str) -> Iterator[int]:
 
     Raises:
         FileExistsError: Something has the name, be it a link.
+        NotADirectoryError: Something that is no folder has the name of one on its way.
         OSError: It cannot be made.
     """
     *above, name = path.split("/")
@@ -332,18 +323,6 @@ def edge(action: str, path: Path | str) -> Iterator[None]:
             remedy="check the folder's owner, mode and free space, and what else is in it",
             whole=error.errno in _WHOLE_DISK,
         ) from error
-
-
-def _all_made(folder: int, paths: Iterable[str], made: set[str]) -> bool:
-    """Make empty files with their folders, those that are not made yet; tell whether no other was in the way."""
-    for path in paths:
-        if path not in made:
-            try:
-                with new_file(folder, path):
-                    made.add(path)
-            except (FileExistsError, NotADirectoryError):
-                return False
-    return True
 
 
 def _names(folder: int) -> list[str]:

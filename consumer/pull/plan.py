@@ -1,6 +1,5 @@
 """What a pull wants, and what it removes. Decisions only."""
 
-import unicodedata
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
 from agent.contract.ids import run_started
 from agent.contract.results import JobStatus
-from consumer.entries import CLOCKS, meeting
+from consumer.entries import CLOCKS
 from consumer.model import Batch, Job
 
 MAX_BYTES = 10 * 1024**3
@@ -241,18 +240,3 @@ def _staying(runs: Iterable[str], keep: int, now: datetime) -> dict[bool, str]:
         if len(newest := deque(some, maxlen=keep)) == keep:
             found[past] = newest[0]
     return found
-
-
-def alike(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Return pairs of paths that a file system could take for one, or for a file and its folder.
-
-    Some ignore case, some the form of accents; each has its own idea of both. Which pairs meet, only it can tell.
-    """
-    return list(meeting(paths, _folded))
-
-
-def _folded(path: str) -> str:
-    """Return what a path has in common with all that any file system may take for it."""
-    if path.isascii():
-        return path.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

@@ -334,11 +334,6 @@ class _Session:
             problem = f"it declares {size} bytes, more than the {self.wish.max_bytes} allowed"
             raise _RejectedError([problem], needed=size)
         self.destination.check_room(size)
-        paths = [resource.path for resource in package.resources]
-        pairs = await asyncio.to_thread(plan.alike, paths)
-        meeting = await asyncio.to_thread(self.destination.meeting, pairs) if pairs else []
-        if meeting:
-            raise _RejectedError([f"{a!r} and {b!r}: DEST cannot hold both" for a, b in meeting])
         # The job first: a narrow terminal has no room for the end.
         self.watcher.expects(f"{job} {run}: {len(package.resources)} files", size)
         problems = await fetch_job(

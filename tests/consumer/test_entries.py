@@ -1,6 +1,7 @@
 """What is taken from a bucket that anybody may have written: sound, possible, printable, or a reason."""
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from agent.contract.package import Package
 from consumer.entries import (
     MOST_JOBS,
     MOST_RUNS,
+    misplaced,
     read_again,
     read_entry,
     read_manifest,
@@ -326,3 +328,28 @@ def test_a_manifest_names_packages_and_nothing_else() -> None:
     assert "Field required" in found.reason
     found = read_manifest(key, committed.model_copy(update={"bytes": 3}), text)
     assert found == Invalid("it has 2 bytes, its entry says 3")
+
+
+PARTS = st.sampled_from(["a", "b", "a b", "a.b"])
+
+
+@given(paths=st.lists(st.lists(PARTS, min_size=1, max_size=3).map("/".join), max_size=8))
+def test_a_path_has_a_place_of_its_own(paths: list[str]) -> None:
+    """A file is listed once, and is no folder of another."""
+    twice = len(paths) > len(set(paths))
+    inside = any(f"{one}/" == other[: len(one) + 1] for one in paths for other in paths)
+    found = set(misplaced(paths))
+    assert bool(found) == (twice or inside)
+    assert found <= set(paths)
+
+
+def test_deep_paths_take_no_more_memory_than_their_text() -> None:
+    """Two hundred names below 340 folders each are 140 kB; with the names of all their folders they were 30 MB."""
+    paths = [f"files/{n}/{'a/' * 340}x" for n in range(200)]
+    tracemalloc.start()
+    try:
+        assert list(misplaced(paths)) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024**2

@@ -33,13 +33,21 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, 
         yield request.param, path / "scraped"
 
 
+@pytest.mark.parametrize("staged", [None, 0, 1])
 def test_only_what_meets_in_the_folder_at_home_is_withheld(
-    folder: Bucket, disk: tuple[str, Path]
+    folder: Bucket, disk: tuple[str, Path], staged: int | None
 ) -> None:
-    """Each job has a pair of names; its files come where both can be, and else are rejected with both names told."""
+    """Each job has a pair of names; its files come where both can be, and else are rejected.
+
+    Also when an earlier pull was killed, which had staged one of them.
+    """
     kind, dest = disk
     jobs = {job: {name: name.encode() for name in names} for job, names in NAMES.items()}
     run = leave(folder, jobs=jobs)
+    for job, names in NAMES.items() if staged is not None else ():
+        path = dest / ".mayfly" / "staging" / run / job / "files" / names[staged or 0]
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jobs[job][names[staged or 0]])
     pulled = pull_into(dest, folder)
     rejected = {job for _, job in pulled.rows("rejected")}
     assert rejected == MEET[kind]
@@ -47,7 +55,9 @@ def test_only_what_meets_in_the_folder_at_home_is_withheld(
     for job in NAMES.keys() - rejected:
         assert results(dest / job / run) == jobs[job]
     for row in pulled.document["rejected"]:
-        one, other = (f"files/{name}" for name in NAMES[row["job"]])
-        assert row["problems"] == [f"{one!r} and {other!r}: DEST cannot hold both"]
-    assert not list((dest / ".mayfly" / "trash").glob("*"))
+        (told,) = row["problems"]
+        path, problem = told.split(": ")
+        assert path in {repr(f"files/{name}") for name in NAMES[row["job"]]}
+        assert problem == "DEST has its name for another file of the job"
+    assert not list((dest / ".mayfly" / "staging").glob("*"))
     assert pull_into(dest, folder).document["installed"] == []

@@ -1,8 +1,5 @@
 """The decisions of a pull, by table and by property."""
 
-import tracemalloc
-import unicodedata
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -167,60 +164,6 @@ def test_portions_have_room(sizes: list[int]) -> None:
     for portion in found:
         assert 0 < len(portion) <= 3
         assert len(portion) == 1 or sum(each.committed.bytes for each in portion) <= 10
-
-
-@pytest.mark.parametrize(
-    ("paths", "meet"),
-    [
-        (("a", "b"), False),
-        (("a", "A"), True),
-        (("\u00e9", "e\u0301"), True),
-        (("\u00c9", "e\u0301"), True),
-        (("stra\u00dfe", "STRASSE"), True),
-        (("\u212a", "k"), True),
-        (("a", "a/b"), True),
-        (("A", "a/b"), True),
-        (("a/x", "A/y"), False),
-        (("a/b/c", "a/b"), True),
-        (("a.b", "a/b"), False),
-    ],
-)
-def test_names_that_meet_on_some_file_system_are_known(
-    paths: tuple[str, ...], *, meet: bool
-) -> None:
-    """Names that differ in case or accents only, and a file that is a folder as well."""
-    assert [set(pair) for pair in plan.alike(paths)] == [set(paths)] * meet
-
-
-PARTS = st.sampled_from(["a", "A", "b", "\u00e9", "E\u0301", "a b"])
-
-
-@given(paths=st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), max_size=8))
-def test_of_all_names_that_meet_none_is_left_out(paths: set[str]) -> None:
-    """What is in no pair is tried on no disk: each file that meets another, and each that is a folder as well."""
-
-    def folded(path: str) -> str:
-        return unicodedata.normalize("NFC", path).casefold()
-
-    found = {path for pair in plan.alike(sorted(paths)) for path in pair}
-    files = Counter(map(folded, paths))
-    folders = {folded(path.rpartition("/")[0]) for path in paths}
-    twice = {path for path in paths if files[folded(path)] > 1}
-    assert found >= twice | {path for path in paths if folded(path) in folders}
-    for one, other in plan.alike(sorted(paths)):
-        assert folded(other) == folded(one) or folded(other).startswith(f"{folded(one)}/")
-
-
-def test_deep_paths_take_no_more_memory_than_their_text() -> None:
-    """Two hundred names below 340 folders each are 140 kB; with the names of all their folders they were 30 MB."""
-    paths = [f"files/{n}/{'a/' * 340}x" for n in range(200)]
-    tracemalloc.start()
-    try:
-        assert plan.alike(paths) == []
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1024**2
 
 
 def test_rejections_are_bounded_and_each_is_kept_once(tmp_path: Path) -> None:
