@@ -48,6 +48,8 @@ from agent.delivery.uploader import Uploader, results_of
 
 PAGE = 1000
 """Objects of a listing that are compared at once."""
+SORTED_AT_ONCE = 5000
+"""Files that are ordered by their size: so many are held, of a job that may have left a hundred thousand."""
 MOST_EVIDENCE = 30
 """Files of evidence that one attempt may leave."""
 MOST_EVIDENCE_BYTES = 20 * 1024**2
@@ -86,7 +88,7 @@ class Preparer:
     async def prepare(self, name: str, *, smallest_first: bool = False) -> Ended:
         """Bring a job that ended into the bucket, and return its entry for the batch's log.
 
-        Its smallest files go first where there may not be time for all.
+        Its smallest files go first, of some thousands at a time, where there may not be time for all.
         """
         for last in (False, True):
             job = await fenced(self._job, name)
@@ -154,8 +156,8 @@ class Preparer:
         left = _Left()
         pages = self._expected(job, left)
         if smallest_first:
-            waiting = await fenced(lambda: list(chain.from_iterable(pages)))
-            pages = iter([sorted(waiting, key=attrgetter("size"))])
+            files, size = chain.from_iterable(pages), attrgetter("size")
+            pages = iter(lambda: sorted(islice(files, SORTED_AT_ONCE), key=size), [])
         unreadable = await self._uploader.send(pages)
         await fenced(self._run.sent.drop, job.name, [file.path for file in unreadable])
         for file, reason in unreadable.items():

@@ -1,17 +1,20 @@
 """A bucket that lies, loses answers, stalls, or is not there yet; a run whose time is over before all is sent."""
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from agent.base.errors import StoreError
 from agent.bucket.store import Bucket
 from agent.contract.entries import Ended, Object, Planned
 from agent.contract.ids import Batch, run_id
 from agent.contract.layout import JobKey, batch_prefix
 from agent.contract.results import JobStatus, RunStatus
+from agent.delivery.prepare import Preparer
 from tests.delivery.buckets import s3_bucket
 from tests.delivery.world import SECONDS, World, began, until
 from tests.parts.faultproxy import FaultProxy
@@ -278,3 +281,23 @@ async def test_the_smallest_files_come_first(behind: World, s3_proxy: FaultProxy
     puts = [one.path for one in s3_proxy.seen if one.method == "PUT" and "/files/" in one.path]
     for job, order in (("a", ["200", "300", "9000"]), ("b", ["10", "100"])):
         assert [path.rpartition("/")[2] for path in puts if f"/jobs/{job}/" in path] == order
+
+
+async def test_of_many_files_some_thousands_are_held_when_the_smallest_come_first(
+    local: World,
+) -> None:
+    """A machine that is taken back has little memory as well: 20,000 files together take twice of this."""
+    local.attempt("a", {f"{number // 1000}/{number}": b"1" for number in range(20_000)})
+    local.run.end(local.finished("a"), held=False)
+    away: asyncio.Future[Bucket] = asyncio.get_running_loop().create_future()
+    away.set_exception(StoreError("no answer"))
+    local.opened = lambda: away  # type: ignore[method-assign]
+    preparer = Preparer(local.run, local.uploader(), away, local.log)
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreError, match="no answer"):
+            await preparer.prepare("a", smallest_first=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 1024**2
