@@ -14,6 +14,8 @@ ELLIPSIS = "…"
 
 def printable(text: str) -> str:
     """Return text on one line without control characters (escape sequences, changes of direction)."""
+    if text.isprintable():  # in a tenth of the time: a log may have millions of lines
+        return " ".join(text.split())
     shown = (
         character if character == _JOINER or unicodedata.category(character) not in _HIDDEN else " "
         for character in text

@@ -1,6 +1,7 @@
 """`mayfly logs`."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import click
@@ -8,18 +9,19 @@ import click
 from agent.base.console import printable
 from agent.base.errors import ExitCode, StoreError
 from agent.contract.descriptor import Role
-from agent.contract.entries import Object
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
 from consumer.cli.command import Options, Units, check_interval, paint
 from consumer.cli.known import Known, catch_up, known_command, known_of
-from consumer.objects import AbsentError, Objects, file_of
+from consumer.objects import MOST_READ_BYTES, AbsentError, file_of
 from consumer.page.logtext import filtered, log_lines
 from consumer.page.render import shown_text
 
 COLOURS = {"warning": "yellow", "error": "red"}
+LONGEST_LINE = 1024**2
+"""Bytes of a line that are held until its end comes; then it is cut."""
 
 
 @click.command()
@@ -71,7 +73,8 @@ async def _log(
         parts = known.store.log_parts(batch, run)
         for part in parts[done:]:
             try:
-                _print(await _whole(known.objects, part), wanted, known)
+                text = await known.objects.end(part, MOST_READ_BYTES)
+                _print(text.content, wanted, known)
             except StoreError as error:
                 _warn(f"{part.key}: {error}")
                 if interval is not None and not isinstance(error, AbsentError):
@@ -85,10 +88,6 @@ async def _log(
             await catch_up(known.bucket, known.store, datetime.now(UTC))
         except StoreError as error:
             _warn(str(error))
-
-
-async def _whole(objects: Objects, committed: Object) -> bytes:
-    return b"".join([piece async for piece in objects.pieces(committed)])
 
 
 def _warn(problem: str) -> None:
@@ -113,5 +112,16 @@ async def _printed(known: Known, run: str, job: str) -> None:
         )
     for one in package.resources:
         if one.role is Role.LOG:
-            text = shown_text(await _whole(objects, file_of(JobKey(run, job), one).object))
-            click.echo("\n".join(printable(line) for line in text.splitlines()))
+            async for lines in _lines(objects.pieces(file_of(JobKey(run, job), one).object)):
+                click.echo("".join(f"{printable(shown_text(line))}\n" for line in lines), nl=False)
+
+
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield the lines of a text, some at a time."""
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        yield lines
+    yield [rest] if rest else []

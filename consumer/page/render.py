@@ -182,6 +182,8 @@ def _digest(name: str) -> str:
 def shown_text(content: bytes) -> str:
     """Return a text without what a browser takes for control characters; line breaks and tabs stay."""
     text = content.removeprefix(BOM_UTF8).decode("utf-8", "replace")
+    if text.isprintable():
+        return text
     return "".join(
         one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
     )

@@ -119,6 +119,7 @@ class RunWriter:
         files: Mapping[str, bytes] = FILES,
         evidence: Mapping[str, bytes] = {},
         message: str = "",
+        printed: bytes = b"said something\n",
     ) -> Ended:
         """Put a job's files and its package, and return its result."""
         good = JobStatus(status) is JobStatus.SUCCEEDED
@@ -130,7 +131,7 @@ class RunWriter:
         times = {"started": self.started, "finished": self.now}
         contents = {f"files/{bucket_path(path)}": (path, data) for path, data in files.items()}
         contents |= {f"evidence/attempt-1/{path}": (path, data) for path, data in evidence.items()}
-        contents["logs/attempt-1.log"] = ("", b"said something\n")
+        contents["logs/attempt-1.log"] = ("", printed)
         sealed = [self._file(name, path, *each) for path, each in contents.items()]
         attempt = Attempt(number=1, exit_code=0 if good else 1, **said, **times)
         record = JobRecord(run=self.run, attempts=(attempt,), **told, **times)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from consumer.spending import REQUESTS_MONTH
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RELEASE, RunWriter, leave_run
 from tests.consumer.terminal import at_terminal
-from tests.parts.command import MAYFLY, call, completed
+from tests.parts.command import MAYFLY, call, completed, surroundings
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
 from tests.parts.ports import free_port
@@ -35,6 +36,8 @@ EVIL = "gone\x1b[2J\x1b]0;owned\x07\r\n\u202emoc\x9b31m\u2028 \udce2"
 NIGHTLY = Schedule(expression="cron(0 3 * * ? *)", timezone="Asia/Tokyo", grace_seconds=3600)
 TOKYO = NIGHTLY.timezone
 HOUR = timedelta(hours=1)
+MOST_MEMORY = 300_000_000
+"""Bytes of data, of which a command that prints little takes about a third."""
 JOBS = {"books": "succeeded", "prices": "failed"}
 
 
@@ -233,6 +236,18 @@ def test_logs_prints_events_and_what_a_job_printed(bucket: Bucket) -> None:
     assert [json.loads(line)["event"] for line in raw.splitlines()] == ["a", "b"]
     printed = ask("logs", "latest", "quotes", environ=bucket.environ).output
     assert printed == "said something\n"
+
+
+def test_logs_prints_a_large_log_in_little_memory(folder: Bucket) -> None:
+    """Of what a job printed, some is held at a time: neither all of it, nor a line without an end."""
+    lines = b"".join(b"%07d \xe5\x90\x8d\n" % number for number in range(1_000_000))
+    printed = lines + b"x" * 4_000_000 + b"\nthe end"
+    leave_run(folder.objects, datetime.now(UTC) - HOUR, printed=printed)
+    command = ["prlimit", f"--data={MOST_MEMORY}", *MAYFLY, "logs", "latest", "quotes"]
+    environ = surroundings(folder.environ)
+    done = subprocess.run(command, env=environ, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.replace(b"x\n", b"x") == printed.replace(b"x\n", b"x") + b"\n"
 
 
 def test_logs_follows_a_run_until_it_ends(folder: Bucket, tmp_path: Path) -> None:
