@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.base.errors import MayflyError
+from agent.cli.demo import _settings
+from agent.config.locate import Surroundings
 from agent.demo import SITE_URL, gateway, make_release
 
 
@@ -50,3 +52,14 @@ async def test_a_folder_that_can_be_no_release_is_told(broken: str, tmp_path: Pa
         os.mkfifo(tmp_path / "pipe")
     with pytest.raises(MayflyError, match="no release can be made of"):
         await make_release(tmp_path, tmp_path / "x.git", "http://site", os.environ)
+
+
+@pytest.mark.parametrize(("browser", "isolation"), [("chromedriver", "process"), ("none", "auto")])
+def test_a_local_browser_and_units_exclude_each_other(
+    browser: str, isolation: str, tmp_path: Path
+) -> None:
+    """Jobs in units get no local browser, so a demo that has one starts processes; else it decides nothing."""
+    (tmp_path / browser).touch(0o755)
+    around = Surroundings({"PATH": str(tmp_path)}, machine=False, cwd=tmp_path, read=Path.read_text)
+    loaded, _ = _settings(tmp_path, tmp_path / "x.git", around)
+    assert loaded.settings.limits.isolation == isolation
