@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.bucket.bucket import Bucket
-from tests.containers.test_image import job
 from tests.parts.cache import one_at_a_time
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
-from tests.run.bench import Bench, finish
+from tests.run.bench import Bench, finish, job
 
 SCRAPER = """
 import os, sys
@@ -132,9 +131,9 @@ def test_a_container_reaches_the_run_s_browser_and_no_other_one(
     by_name = opens.replace("BASE", "http://selenium:4444/wd/hub")
     by_environment = opens.replace("BASE", "$MAYFLY_WEBDRIVER_URL")
     downloads = "ls -d $MAYFLY_DOWNLOADS_DIR; touch $MAYFLY_DOWNLOADS_DIR/x"
-    text = job(busybox, by_name + downloads, browser=True)
-    text += job(busybox, by_environment, name="b", browser=True)
-    text += job(busybox, "wget -q -O - http://selenium:4444/status", name="c")
+    text = job("a", by_name + downloads, image=busybox, browser=True)
+    text += job("b", by_environment, image=busybox, browser=True)
+    text += job("c", "wget -q -O - http://selenium:4444/status", image=busybox)
     browsing.release("v1", text)
     ran = browsing.run()
     files = bucket.run(ran.run_id).files
@@ -149,7 +148,7 @@ def test_a_container_of_another_network_gets_no_answer(
     """It reaches the address at which the machine offers a job the browser; the job alone is answered there."""
     browsing.environ |= docker_engine.environ
     own = "wget -q -O - http://selenium:4444/status && echo && grep selenium /etc/hosts; echo ready; sleep 300"
-    browsing.release("v1", job(busybox, own, browser=True))
+    browsing.release("v1", job("a", own, image=busybox, browser=True))
     with browsing.running() as process:
         browsing.log.wait_for("job.output", line="ready", seconds=120)
         lines = [str(event["line"]) for event in browsing.log.events("job.output")]

@@ -13,21 +13,9 @@ from tests.containers.conftest import path_without, remains
 from tests.parts.docker_engine import DockerEngine
 from tests.parts.missing import program
 from tests.parts.waiting import wait_until
-from tests.run.bench import Bench, finish
+from tests.run.bench import Bench, finish, job
 
 ABSENT = "mayfly.test/nobody/has-this:1"
-
-
-def job(image: str, script: str, **extra: object) -> str:
-    """A `[[job]]` named `a` whose container runs a shell script."""
-    keys = {"name": "a", "image": image, "command": ["sh", "-c", script], **extra}
-    return "[[job]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items())
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value)
 
 
 def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
@@ -46,7 +34,9 @@ def test_a_container_is_given_the_contract_and_its_files_are_handed_over(
         ln -s /etc/passwd /data/link
         echo '{"items": 3, "metrics": {"pages": 2}}' > $MAYFLY_RESULT_FILE
     """
-    text = job(busybox, script, output="/data", env={"GREETING": "good day", "TZ": "Asia/Tokyo"})
+    text = job(
+        "a", script, image=busybox, output="/data", env={"GREETING": "good day", "TZ": "Asia/Tokyo"}
+    )
     yard.release("v1", text)
     first = yard.run()
     assert first.code == 3, first.stderr  # a link is not handed over
@@ -79,9 +69,9 @@ def test_what_a_program_does_in_a_container_counts_as_anywhere(yard: Bench, busy
         ls /var/run/docker.sock && echo socket
         touch $MAYFLY_OUTPUT_DIR/mine && chmod 600 $MAYFLY_OUTPUT_DIR/mine && echo wrote
     """
-    greedy = job(busybox, "head -c 200000000 /dev/zero | tail", name="greedy", memory="24MiB")
+    greedy = job("greedy", "head -c 200000000 /dev/zero | tail", image=busybox, memory="24MiB")
     others = {"exits": exits, "floods": floods, "tries": tries}
-    jobs = greedy + "".join(job(busybox, script, name=name) for name, script in others.items())
+    jobs = greedy + "".join(job(name, script, image=busybox) for name, script in others.items())
     yard.release("v1", jobs)
     ran = yard.run(code=3, limits__output="1MiB")
     record = yard.bucket.newest.job("exits")
@@ -108,8 +98,8 @@ def test_a_container_past_its_limit_gets_its_grace_and_then_goes(
         "trap 'echo late > /mayfly/output/late.csv; exit 0' TERM; while true; do sleep 0.1; done"
     )
     deaf = "trap '' TERM; echo early > /mayfly/output/early.csv; while true; do sleep 0.1; done"
-    text = job(busybox, polite, timeout="10s")
-    yard.release("v1", text + job(busybox, deaf, name="b", timeout="10s"))
+    text = job("a", polite, image=busybox, timeout="10s")
+    yard.release("v1", text + job("b", deaf, image=busybox, timeout="10s"))
     ran = yard.run(limits__grace="6s")
     assert ran.code == 8, ran.stderr
     assert [ran.job(name)["cause"] for name in "ab"] == ["timeout", "timeout"]
@@ -140,7 +130,7 @@ def test_what_the_engine_still_makes_at_the_limit_is_removed_as_well(
     )
     (tools / "docker").chmod(0o755)
     yard.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
-    yard.release("v1", job(busybox, "true", timeout="2s"))
+    yard.release("v1", job("a", "true", image=busybox, timeout="2s"))
     ran = yard.run(code=8, limits__grace="1s")
     wait_until(made.exists, what="the engine to have made it")
     assert ran.job("a")["cause"] == "timeout"
@@ -152,7 +142,7 @@ def test_a_container_of_a_run_that_is_told_to_stop_stops_and_its_secrets_stay_in
 ) -> None:
     """SIGTERM inside, as a spot notice would. A secret is on no command line, the client's neither, nor in the log."""
     script = "trap 'echo bye; exit 0' TERM; echo $TOKEN; echo ready; while true; do sleep 0.1; done"
-    yard.release("v1", job(busybox, script, secrets=["TOKEN"]))
+    yard.release("v1", job("a", script, image=busybox, secrets=["TOKEN"]))
     secrets = yard.folder / "secrets.env"
     secrets.touch(0o600)
     secrets.write_text("TOKEN='hush-hush-hush second'\n")
@@ -197,7 +187,7 @@ def test_an_unprivileged_image_can_write_its_output_and_go_on_with_its_state(
         cat $MAYFLY_STATE_DIR/deep/n > $MAYFLY_OUTPUT_DIR/n.txt
         echo '{"items": 1}' > $MAYFLY_RESULT_FILE
     """
-    yard.release("v1", job(own_image, script))
+    yard.release("v1", job("a", script, image=own_image))
     assert yard.run().code == 0
     ran = yard.run()
     assert ran.code == 0, ran.stderr
@@ -209,8 +199,8 @@ def test_what_cannot_be_started_is_named_with_a_remedy(
     yard: Bench, busybox: str, tmp_path: Path
 ) -> None:
     """An image nobody has, a program that is not in the image, an engine that is down, no engine at all."""
-    lacking = job(busybox, "", name="b", command=["no-such-program"])
-    yard.release("v1", job(ABSENT, "true") + lacking)
+    lacking = job("b", ["no-such-program"], image=busybox)
+    yard.release("v1", job("a", "true", image=ABSENT) + lacking)
     ran = yard.run()
     message = ran.job("a")["message"]
     assert f"the image {ABSENT} is not here and could not be fetched" in message

@@ -8,9 +8,8 @@ import pytest
 from tests.bucket.bucket import Bucket
 from tests.bucket.sound import sound
 from tests.containers.conftest import remains, said
-from tests.containers.test_image import job as image_job
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench
+from tests.run.bench import Bench, job
 
 CANARY = "a-line-of-the-machine-s-own"
 JOB = """
@@ -102,17 +101,17 @@ def test_the_containers_of_a_killed_agent_are_removed_at_the_next_start(
     A container no longer writes into what is handed over.
     """
     script = "echo done > /data/a.csv; echo ready; sleep 300"
-    image = image_job(busybox, script, name="image", output="/data")
+    image = job("image", script, image=busybox, output="/data")
     compose_yard.release("v1", JOB + image, {"compose.yml": stack(busybox, script)})
     with compose_yard.running() as process:
-        for job in ("legacy", "image"):
-            compose_yard.log.wait_for("job.output", line="ready", job=job, seconds=120)
+        for name in ("legacy", "image"):
+            compose_yard.log.wait_for("job.output", line="ready", job=name, seconds=120)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
     left = remains(docker_engine, compose_yard)
     assert len([name for name in left if "-image-1" in name]) == 2
     assert len(left) >= 5
-    compose_yard.release("v2", image_job(busybox, "true"))
+    compose_yard.release("v2", job("a", "true", image=busybox))
     ran = compose_yard.run()
     assert ran.code == 0, ran.stderr
     assert remains(docker_engine, compose_yard) == []

@@ -6,9 +6,8 @@ import pytest
 
 from agent.base.containers import built_prefix
 from tests.containers.conftest import said
-from tests.containers.test_image import job as image_job
 from tests.parts.docker_engine import DockerEngine
-from tests.run.bench import Bench, finish
+from tests.run.bench import Bench, finish, job
 
 JOB = """
     [[job]]
@@ -118,5 +117,5 @@ def test_an_image_of_s6_is_process_one(
     (context / "Dockerfile").write_text(f'FROM {busybox}\nCOPY init /init\nENTRYPOINT ["/init"]\n')
     docker_engine.build(own_image, context)
     shared = "df -k /dev/shm | tail -n 1 | awk '{print \"shm\", $2}'"
-    yard.release("v1", image_job(own_image, shared, shared_memory="256MiB"))
+    yard.release("v1", job("a", shared, image=own_image, shared_memory="256MiB"))
     assert lines(yard) == ["process 1", "shm 262144"]
