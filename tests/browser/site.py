@@ -1,11 +1,9 @@
 """A page to open, at an address that the browser can reach."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 
-from tests.parts.loopback_http import QuietHandler
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 
 TITLE = "A page of the tests"
 PAGE = f"""<!doctype html><title>{TITLE}</title>
@@ -24,12 +22,5 @@ class _Pages(QuietHandler):
 @contextmanager
 def site(listen: str, host: str) -> Iterator[str]:
     """Serve the page on the address `listen`; yields its URL with the host name `host`."""
-    with ThreadingHTTPServer((listen, 0), _Pages) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://{host}:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with LoopbackHttp(_Pages, host=listen) as server:
+        yield f"http://{host}:{server.port}"

@@ -5,10 +5,7 @@ What a compose file means, docker compose says itself: its services and their im
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from tests.corpus.cases import PAGE, Case, cases, page
 from tests.corpus.standins import ensure_all
 from tests.parts.command import call, completed, surroundings
 from tests.parts.docker_engine import DockerEngine
+from tests.parts.loopback_http import LoopbackHttp, QuietHandler
 from tests.parts.missing import program
 from tests.run.bench import Bench, Ran
 
@@ -32,25 +30,20 @@ RUNS = [
     pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.expected.get("long") else [])
     for case in CASES
 ]
-PAGES = {"books.csv": "title,price\nSapiens,54.23\n", "robots.txt": "User-agent: *\n"}
+PAGES = {"/books.csv": "title,price\nSapiens,54.23\n", "/robots.txt": "User-agent: *\n"}
 
 
-class _Pages(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+class _Pages(QuietHandler):
+    def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+        page = PAGES.get(self.path)
+        self.answer(404 if page is None else 200, (page or "").encode())
 
 
 @pytest.fixture(scope="session")
-def site(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site(docker_engine: DockerEngine) -> Iterator[str]:
     """A web site that programs and containers reach at the same address."""
-    folder = tmp_path_factory.mktemp("site")
-    for name, content in PAGES.items():
-        (folder / name).write_text(content)
-    server = ThreadingHTTPServer((docker_engine.gateway(), 0), partial(_Pages, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{server.server_address[0]!s}:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with LoopbackHttp(_Pages, host=docker_engine.gateway()) as server:
+        yield server.url
 
 
 def write(case: Case, work: Path, site: str) -> None:

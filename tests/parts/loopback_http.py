@@ -1,4 +1,4 @@
-"""A small HTTP server on a loopback port, in threads, that stops whatever its requests are doing."""
+"""A small HTTP server, on a loopback port unless told otherwise, that stops whatever its requests are doing."""
 
 import base64
 import socket
@@ -81,6 +81,7 @@ class LoopbackHttp:
     """An HTTP(S) server for a handler class, as a context manager.
 
     Attributes:
+        host: The address at which it listens.
         port: Where it listens.
         closing: Set when it stops; a handler that stalls waits for this.
     """
@@ -91,10 +92,11 @@ class LoopbackHttp:
         *,
         owner: object = None,
         certificate: Certificate | None = None,
+        host: str = LOOPBACK,
         port: int = 0,
     ) -> None:
         own = type(handler.__name__, (handler,), {"owner": owner or self})
-        self._server = _Server((LOOPBACK, port), own)
+        self._server = _Server((host, port), own)
         self._scheme = "http"
         if certificate is not None:
             self._scheme = "https"
@@ -104,6 +106,7 @@ class LoopbackHttp:
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
+        self.host = host
         self.port: int = self._server.server_address[1]
         self.closing = threading.Event()
         self._thread = threading.Thread(
@@ -113,7 +116,7 @@ class LoopbackHttp:
     @property
     def url(self) -> str:
         """Its base URL, without a trailing slash."""
-        return f"{self._scheme}://{LOOPBACK}:{self.port}"
+        return f"{self._scheme}://{self.host}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
