@@ -5,6 +5,8 @@ PYTHON := .venv/bin/python
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci)
 # One process of pytest for each core; one that has nothing left takes of another's tests.
 PARALLEL := -n logical --dist worksteal
+# The long ones wait for two thirds of their time, for jobs and for limits: one process more than cores.
+PARALLEL_LONG := -n $(shell expr $$(nproc) + 1) --dist worksteal
 # CI runs no test twice: make test and then make test-long, whose coverage is reported together.
 COVERED := $(if $(filter true,$(CI)),-m coverage run)
 REPORT = $(PYTHON) -m coverage combine --quiet && $(PYTHON) -m coverage report --include 'agent/*' \
@@ -40,7 +42,7 @@ test: .venv/.parts ## Every subject and every real part: git, S3 server, browser
 
 test-long: .venv/.parts ## What make test leaves out, but for the booted machine
 	@$(PYTHON) -m tests.parts.selenium_image || test "$$CI" != true
-	@$(PYTHON) -m coverage run -m pytest $(PARALLEL) -m 'long and not machine' $(PYTEST)
+	@$(PYTHON) -m coverage run -m pytest $(PARALLEL_LONG) -m 'long and not machine' $(PYTEST)
 	@$(REPORT)
 
 test-all: .venv/.parts ## All tests but those of the booted machine, with branch coverage
