@@ -51,7 +51,7 @@ def test_what_is_dear_goes_last(bench: Bench) -> None:
     for file in caches:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(bytes(2_000_000))
-    steps = (
+    steps: tuple[tuple[str, str, set[str], list[Path]], ...] = (
         ("v4.0", "7MB", {"v3.0", "v4.0"}, caches),
         ("v5.0", "5.5MB", {"v5.0"}, caches),
         ("v6.0", "4MB", {"v6.0"}, caches[1:]),
