@@ -1,10 +1,12 @@
 """Jobs in containers: paths inside, the engine's arguments, and changes to a compose stack. Decisions only."""
 
+import copy
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
@@ -108,112 +110,57 @@ class Mount:
     target: str
 
 
-def override(
-    model: Mapping[str, Any],
-    *,
-    project: str,
-    service: str,
-    mounts: Sequence[Mount],
-    files: Mapping[str, Mapping[str, Sequence[str]]],
-    built: str,
-    variables: Mapping[str, Sequence[str]] | None = None,
-) -> str:
-    """Return the file that is merged over a compose stack's own.
+def adapted(
+    document: Mapping[str, Any], *, service: str, mounts: Sequence[Mount], built: str
+) -> dict[str, Any]:
+    """Return a compose stack with the job's folders, in which the stack's own mounts there give way.
 
-    It mounts the job's folders into the batch service. From all services it removes what collides with other runs,
-    outlives them or is shared with the machine: fixed names (kept as aliases in the stack's networks), ports, restarts,
-    the machine's shared memory.
+    From all services it removes what collides with other runs, outlives them or is shared with the machine: fixed names
+    (kept as aliases in the stack's networks), ports, restarts, the machine's shared memory.
 
     Args:
-        model: The stack, from `docker compose config --no-interpolate --format json`.
-        project: The name of its project.
+        document: The stack, from `docker compose config --format json`.
         service: The batch service.
-        mounts: What is mounted into it; the stack's own mounts there give way.
-        files: For services whose env files compose must not or cannot read: the key, and the files that remain.
+        mounts: What is mounted into it.
         built: Prefix of the names of images that the stack builds: a release's code never runs under another's name.
-        variables: For services whose env file is not in the release: names of those that they get from the job.
     """
-    variables = variables or {}
-    lines = ["services:"]
-    services = model.get("services", {})
+    stack = copy.deepcopy(dict(document))
+    services = stack["services"]
     names = {
         own.get("image", name): f"{built}-{name.lower()}"
         for name, own in sorted(services.items(), reverse=True)
         if "build" in own
     }
-    for name, own in sorted(services.items()):
-        lines += [f"  {json.dumps(name)}:", '    restart: "no"', "    ports: !reset []"]
-        lines += ["    develop: !reset null"] if "develop" in own else []
-        # It counts before `restart`.
-        lines += ["    deploy: {restart_policy: !reset null}"] if own.get("deploy") else []
-        if "container_name" in own:
-            lines.append("    container_name: !reset null")
-            lines += _alias(own, str(own["container_name"]))
-        # Built before the first container runs, and never again: containers may change what it is built from.
-        lines += ["    pull_policy: !reset null"] if "build" in own else []
+    for name, own in services.items():
+        for key in ("restart", "ports", "develop"):
+            own.pop(key, None)
+        (own.get("deploy") or {}).pop("restart_policy", None)
+        if "build" in own:
+            # Built before the first container runs, and never again: containers may change what it is built from.
+            own.pop("pull_policy", None)
         image = own.get("image", name if "build" in own else None)
         if image in names:
-            lines.append(f"    image: {json.dumps(names[image])}")
-        if more := [key for key in variables.get(name, ()) if key not in _variables(own)]:
-            lines.append(f"    environment: {json.dumps(more)}")
-        lines += [_replaced(key, paths) for key, paths in files.get(name, {}).items()]
-        if volumes := [*_memory(own), *(map(_volume, mounts) if name == service else ())]:
-            lines += ["    volumes:", *(f"      - {json.dumps(volume)}" for volume in volumes)]
+            own["image"] = names[image]
+        alias, networks = own.pop("container_name", None), own.get("networks") or {}
+        for key, settings in networks.items() if alias else ():
+            aliases = (settings or {}).get("aliases") or ()
+            networks[key] = {**(settings or {}), "aliases": [*aliases, alias]}
+        theirs = {posixpath.normpath(each["target"]): each for each in own.get("volumes") or ()}
+        if (theirs.get(SHARED_MEMORY) or {}).get("source") == SHARED_MEMORY:
+            theirs[SHARED_MEMORY] = {"type": "tmpfs", "target": SHARED_MEMORY}
+        ours = {each.target: {"type": "bind", **asdict(each)} for each in mounts if name == service}
+        own["volumes"] = [*(theirs | ours).values()]
     for kind in ("networks", "volumes"):
-        if fixed := _fixed_names(model.get(kind) or {}, project):
-            lines += [f"{kind}:", *(f"  {json.dumps(key)}: {{name: !reset null}}" for key in fixed)]
-    return "\n".join(lines) + "\n"
+        for key, own in (stack.get(kind) or {}).items():
+            if not own.get("external"):
+                own["name"] = f"{stack['name']}_{key}"
+    return stack
 
 
-def _variables(own: Mapping[str, Any]) -> set[str]:
-    environment = own.get("environment") or {}
-    return {str(item).partition("=")[0] for item in environment}
-
-
-def _replaced(key: str, values: Sequence[str]) -> str:
-    """Return the line that replaces a service's values; an empty list alone would change nothing."""
-    tag = f"!override {json.dumps(list(values))}" if values else "!reset []"
-    return f"    {key}: {tag}"
-
-
-def _memory(own: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the service's own shared memory, in place of the machine's."""
-    volumes = [volume for volume in own.get("volumes") or () if isinstance(volume, dict)]
-    shared = any(
-        volume.get("source") == volume.get("target") == SHARED_MEMORY for volume in volumes
-    )
-    return [{"type": "tmpfs", "target": SHARED_MEMORY}] if shared else []
-
-
-def _fixed_names(tables: Mapping[str, Any], project: str) -> list[str]:
-    """Return the networks or volumes with names other than the project's, except external ones."""
-    return [
-        key
-        for key, own in sorted(tables.items())
-        if own
-        and not own.get("external")
-        and own.get("name", f"{project}_{key}") != f"{project}_{key}"
-    ]
-
-
-def _volume(mount: Mount) -> dict[str, str]:
-    # A dollar sign would begin a variable.
-    return {"type": "bind", "source": mount.source.replace("$", "$$"), "target": mount.target}
-
-
-def _alias(own: Mapping[str, Any], alias: str) -> list[str]:
-    """Return the lines that keep a fixed name as an alias in the service's networks."""
-    networks = own.get("networks") or {}
-    if "network_mode" in own or not networks:
-        return []
-    known = {
-        name: [*((settings or {}).get("aliases") or []), alias]
-        for name, settings in networks.items()
-    }
-    return ["    networks:"] + [
-        f"      {json.dumps(name)}: {json.dumps({'aliases': aliases})}"
-        for name, aliases in known.items()
-    ]
+def as_yaml(value: object) -> str:
+    """Return JSON that compose, which reads YAML, takes for the same: line breaks and surrogates are others there."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
 def start_failure(failure: str, tail: Collection[str]) -> str:

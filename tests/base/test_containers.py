@@ -1,22 +1,28 @@
 """What containers and stacks are told, and what is made of what engines and composes say."""
 
+import copy
+from typing import Any
+
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.base.containers import (
     Mount,
+    adapted,
+    as_yaml,
     container_environment,
     is_clients_own,
     output_problem,
-    override,
     project_name,
     remedy_for,
     start_failure,
 )
 
 ENVIRONMENT = {"PATH": "/bin", "HOME": "/h", "LANG": "C", "TZ": "Asia/Tokyo", "TOKEN": "hush"}
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+characters = st.characters(codec="utf-8", exclude_characters="\0")
+texts, names = st.text(characters), st.text(characters, max_size=50)
 
 
 def test_a_container_gets_all_but_what_only_its_image_knows() -> None:
@@ -54,92 +60,84 @@ def test_odd_output_paths_are_refused(path: str) -> None:
     assert output_problem("/data/out-1") is None
 
 
-CONFIG = {
+DOCUMENT: dict[str, Any] = {
+    "name": "p",
     "services": {
         "batch": {
             "build": {"context": "."},
+            "pull_policy": "build",
+            "restart": "always",
+            "ports": [{"target": 80, "published": "80"}],
             "networks": {"default": None, "b": {"aliases": ["x"]}},
-            "env_file": [{"path": "/t/a.env"}, {"path": "/t/b.env"}],
+            "volumes": [{"type": "bind", "source": "/srv/data", "target": "/data/"}],
         },
         "selenium": {
             "image": "s",
             "container_name": "chrome",
             "develop": {"watch": []},
-            "deploy": {"restart_policy": {"condition": "any"}},
-            "networks": {"default": None},
+            "deploy": {"replicas": 2, "restart_policy": {"condition": "any"}},
+            "networks": {"default": None, "b": {"aliases": ["x"], "priority": 1}},
             "volumes": [{"type": "bind", "source": "/dev/shm", "target": "/dev/shm"}],
         },
+        "alone": {"image": "s", "container_name": "a", "network_mode": "none"},
     },
-    "networks": {"default": {"name": "web"}, "b": {"name": "p_b"}},
+    "networks": {"default": {"name": "web", "internal": True}, "b": {"name": "p_b"}},
     "volumes": {"db": {"name": "prod"}, "theirs": {"name": "prod", "external": True}},
 }
 
 
-def test_the_second_file_maps_folders_and_takes_what_collides() -> None:
-    """Ports, fixed names and restarts go; a fixed name stays a name in the stack's network."""
-    text = override(
-        CONFIG,
-        project="p",
-        service="batch",
-        mounts=[Mount("/spool/o$1", "/data")],
-        files={"batch": {"env_file": ("/t/a.env",)}},
-        built="built-1",
-    )
-    batch, selenium = text.split('  "selenium":')
-    assert '{"type": "bind", "source": "/spool/o$$1", "target": "/data"}' in batch
-    assert 'image: "built-1-batch"' in batch
-    assert 'env_file: !override ["/t/a.env"]' in batch
-    assert "container_name" not in batch
-    assert "container_name: !reset null" in selenium
-    assert "develop: !reset null" in selenium
-    assert "deploy: {restart_policy: !reset null}" in selenium
-    assert '"default": {"aliases": ["chrome"]}' in selenium
-    assert text.count("ports: !reset []") == text.count('restart: "no"') == 2
-    assert text.endswith(
-        'networks:\n  "default": {name: !reset null}\nvolumes:\n  "db": {name: !reset null}\n'
-    )
-
-
-def test_the_machine_s_shared_memory_becomes_the_container_s_own() -> None:
-    """Its programs keep what they share there; browsers' images ask for it by mounting /dev/shm."""
-    text = override(CONFIG, project="p", service="batch", mounts=[], files={}, built="b")
-    batch, selenium = text.split('  "selenium":')
-    assert "volumes" not in batch
-    assert '    volumes:\n      - {"type": "tmpfs", "target": "/dev/shm"}\n' in selenium
+def test_a_stack_gets_the_job_s_folders_and_loses_what_collides() -> None:
+    """Fixed names, ports and restarts go; a fixed name stays a name in the stack's network. The rest is as it was."""
+    before = copy.deepcopy(DOCUMENT)
+    found = adapted(DOCUMENT, service="batch", mounts=[Mount("/spool/o$1", "/data")], built="b")
+    assert before == DOCUMENT
+    assert found["services"] == {
+        "batch": {
+            "build": {"context": "."},
+            "image": "b-batch",
+            "networks": {"default": None, "b": {"aliases": ["x"]}},
+            "volumes": [{"type": "bind", "source": "/spool/o$1", "target": "/data"}],
+        },
+        "selenium": {
+            "image": "s",
+            "deploy": {"replicas": 2},
+            "networks": {
+                "default": {"aliases": ["chrome"]},
+                "b": {"aliases": ["x", "chrome"], "priority": 1},
+            },
+            # Browsers' images ask for shared memory by mounting the machine's.
+            "volumes": [{"type": "tmpfs", "target": "/dev/shm"}],
+        },
+        "alone": {"image": "s", "network_mode": "none", "volumes": []},
+    }
+    assert found["networks"] == {
+        "default": {"name": "p_default", "internal": True},
+        "b": {"name": "p_b"},
+    }
+    # An external one stays what it is, and is refused.
+    assert found["volumes"] == {"db": {"name": "p_db"}, "theirs": DOCUMENT["volumes"]["theirs"]}
 
 
 def test_a_built_image_carries_the_release_whatever_the_stack_calls_it() -> None:
     """Also for the other services that name it: else they would run what an earlier release left under that name."""
     services = {
-        "app": {"build": {"context": "."}, "image": "shop:${TAG}"},
-        "batch": {"image": "shop:${TAG}"},
+        "app": {"build": {"context": "."}, "image": "shop:1"},
+        "batch": {"image": "shop:1"},
         "db": {"image": "postgres:16"},
     }
-    text = override(
-        {"services": services}, project="p", service="batch", mounts=[], files={}, built="b"
-    )
-    app, rest = text.split('  "batch":')
-    batch, db = rest.split('  "db":')
-    assert 'image: "b-app"' in app
-    assert 'image: "b-app"' in batch
-    assert "image" not in db
+    found = adapted({"services": services}, service="batch", mounts=[], built="b")
+    assert {name: own["image"] for name, own in found["services"].items()} == {
+        "app": "b-app",
+        "batch": "b-app",
+        "db": "postgres:16",
+    }
 
 
-def test_a_service_without_its_env_file_gets_what_the_job_names() -> None:
-    """By name, so that no value is in a file; what the service sets itself stays."""
-    services = {"db": {"environment": {"A": "1"}}, "batch": {"environment": ["B=2"]}}
-    text = override(
-        {"services": services},
-        project="p",
-        service="batch",
-        mounts=[],
-        files={},
-        built="b",
-        variables={"db": ("A", "TOKEN")},
-    )
-    batch, db = text.split('  "db":')
-    assert 'environment: ["TOKEN"]' in db
-    assert "environment" not in batch
+@given(st.recursive(texts, lambda inner: st.lists(inner) | st.dictionaries(names, inner)))
+@example({"\U0001f577": "\x7f\x85 \u2028 \ufeff $"})
+def test_yaml_takes_what_is_written_for_what_was_meant(value: object) -> None:
+    """As it stands: neither are lines folded, nor are there characters that it does not take."""
+    assert yaml.safe_load(as_yaml(value)) == value
 
 
 def test_a_missing_image_is_explained() -> None:

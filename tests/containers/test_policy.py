@@ -302,19 +302,12 @@ def test_a_mount_that_its_own_service_can_replace_is_refused_but_for_the_job_s()
 
 def test_files_of_variables_are_the_release_s_own() -> None:
     """Compose reads them with the agent's rights; a variable in the path may lead anywhere."""
-    model = one(
-        env_file=[{"path": f"{TREE}/a.env", "required": False}, "/etc/mayfly/secrets.env"],
-        label_file=[f"{TREE}/${{X}}.labels"],
-    )
-    found = [
-        (path, required, file_fault(service, key, path, STACK) is not None)
-        for service, key, path, required in named_files(model)
-    ]
-    assert found == [
-        (f"{TREE}/a.env", False, False),
-        ("/etc/mayfly/secrets.env", True, True),
-        (f"{TREE}/${{X}}.labels", True, True),
-    ]
+    files = [{"path": f"{TREE}/a.env", "required": False}, "/etc/mayfly/secrets.env"]
+    service = {"env_file": files, "label_file": f"{TREE}/${{X}}.labels"}
+    assert dict(named_files(service)) == {**service, "label_file": [f"{TREE}/${{X}}.labels"]}
+    assert file_fault("a", "env_file", f"{TREE}/a.env", STACK) is None
+    assert file_fault("a", "env_file", "/etc/mayfly/secrets.env", STACK)
+    assert file_fault("a", "label_file", f"{TREE}/${{X}}.labels", STACK)
 
 
 HIDING = (

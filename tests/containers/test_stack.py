@@ -77,6 +77,26 @@ def test_an_unchanged_stack_runs_and_its_mount_is_the_job_s_output(
     assert len(manifest.files) == 2 * len(VOLUMES)
 
 
+BESIDE = """
+services:
+  python-scripts:
+    image: {image}
+    volumes: ["${{APP:-./app}}:/app"]
+    command: ["sh", "/app/run.sh"]
+"""
+
+
+def test_code_in_the_output_is_found_where_the_mount_has_a_variable(
+    compose_yard: Bench, bucket: Bucket, busybox: str
+) -> None:
+    """It stays in its place, and what is new beside it is the job's output."""
+    files = {"compose.yml": BESIDE.format(image=busybox), "app/run.sh": "echo 1 > /app/new.csv\n"}
+    compose_yard.release("v1", JOB.replace('"/data"', '"/app"'), files)
+    ran = compose_yard.run()
+    assert ran.code == 0, ran.stderr
+    assert bucket.run(ran.run_id).files == {"legacy/new.csv": b"1\n"}
+
+
 @pytest.mark.long
 def test_a_stack_past_its_limit_is_told_and_then_removed(
     compose_yard: Bench, bucket: Bucket, busybox: str

@@ -1,6 +1,5 @@
 """Docker compose: the plugin of the engine's command line (`docker compose`)."""
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.base import processes
+from agent.base.containers import as_yaml
 from agent.base.engine import PULL_SECONDS, Engine
 from agent.base.errors import ContainerError, ProcessTimeout
 from agent.base.processes import Finished
@@ -72,29 +72,24 @@ class Compose:
         files += [f"--env-file={self.variables}"] if self.variables else []
         return ("compose", "-p", self.project, *files)
 
-    def and_file(self, file: Path) -> Self:
-        """Return it with one more file, which is merged over the others."""
-        return replace(self, files=(*self.files, file))
-
-    async def resolved(self, folder: Path) -> tuple[dict[str, Any], Self]:
-        """Return the stack as compose would run it, with the services of all profiles, and what runs just this.
-
-        That reads files in `folder`, no file of the release: the stack's own containers may change those.
-        """
+    async def resolved(self) -> dict[str, Any]:
+        """Return the stack as compose would run it, with the services of all profiles."""
         text = await self._config("--format", "json", profiles=("--profile", "*"))
-        written = await asyncio.to_thread(self._kept, text, folder)
         # So that its output is a compose file again, compose doubles what begins a variable.
         document: dict[str, Any] = json.loads(text.replace("$$", "$"))
-        return document, written
+        return document
 
-    def _kept(self, text: str, folder: Path) -> Self:
+    def judged(self, document: Mapping[str, Any], folder: Path) -> Self:
+        """Write a stack to a folder, and return what runs just this.
+
+        That reads no file of the release: the stack's own containers may change those.
+        """
         dotenv = self.files[0].with_name(".env")
-        variables = dotenv.read_bytes() if dotenv.is_file() else b""
-        kept = {folder / "stack.json": text.encode(), folder / "stack.env": variables}
-        for file, content in kept.items():
-            file.touch(mode=0o600)  # values of secrets may be in it
-            file.write_bytes(content)
-        return replace(self, files=(folder / "stack.json",), variables=folder / "stack.env")
+        file, variables = folder / "stack.json", folder / "stack.env"
+        write_stack(file, document)
+        variables.touch(mode=0o600)
+        variables.write_bytes(dotenv.read_bytes() if dotenv.is_file() else b"")
+        return replace(self, files=(file,), variables=variables)
 
     async def written(self) -> dict[str, Any]:
         """Return the stack before variables are replaced and env files are read."""
@@ -114,6 +109,12 @@ class Compose:
             name = self.files[0].name
             raise ContainerError(f"compose does not accept {name}: {_complaint(done)}")
         return done.stdout.decode(errors="replace")
+
+
+def write_stack(file: Path, document: Mapping[str, Any]) -> None:
+    """Write a stack in which compose has no variables to replace."""
+    file.touch(mode=0o600)  # values of secrets may be in it
+    file.write_text(as_yaml(document).replace("$", "$$"))
 
 
 async def fetch(command: tuple[str, ...], environ: Mapping[str, str], folder: Path) -> None:

@@ -160,16 +160,10 @@ def dotenv_faults(text: str, source: str) -> tuple[Fault, ...]:
     )
 
 
-def named_files(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
-    """Yield service, key and path of each env and label file, and whether it must exist.
-
-    The model is the stack before compose has read these files.
-    """
-    for name, service in sorted(_table(model, "services").items()):
-        for key in ("env_file", "label_file"):
-            for file in _listed(service.get(key)):
-                own = file if isinstance(file, dict) else {"path": file}
-                yield name, key, str(own["path"]), bool(own.get("required", True))
+def named_files(service: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the keys by which a service takes variables and labels from files, and these: paths, or tables with one."""
+    for key in ("env_file", "label_file"):
+        yield key, _listed(service.get(key))
 
 
 def mounts_of_release(service: Mapping[str, Any], tree: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from agent.jobs.containers.compose import (
     compose_environ,
     fetch,
     require_compose,
+    write_stack,
 )
 from agent.jobs.containers.ready import wait_for_conditions, wait_until_ready
 from agent.jobs.containers.services import Beside, beside, has_init
@@ -51,7 +52,7 @@ class StackBackend(ContainerBackend):
             mounts=self._spec.mounts,
             built=built_prefix(self._spec.release),
         )
-        reading = await read_stack(stack, self._spec.folder / "override.yml")
+        reading = await read_stack(stack, self._spec.folder)
         if reading.faults:
             raise ContainerError(f"the stack was not started: {summary(reading.faults)}")
         for file in reading.stood_in:
@@ -88,10 +89,8 @@ class StackBackend(ContainerBackend):
         image = await self._image_of_batch(own, attach)
         if "init" in own:
             return
-        file = self._spec.folder / "init.yml"
-        text = json.dumps({"services": {self._service: {"init": has_init(image, own)}}})
-        await asyncio.to_thread(file.write_text, text)
-        self._compose = self._prepared.and_file(file)
+        own["init"] = has_init(image, own)
+        await asyncio.to_thread(write_stack, self._prepared.files[0], self._document)
 
     async def _image_of_batch(self, own: Mapping[str, Any], attach: Attach) -> Mapping[str, Any]:
         name = str(own.get("image", ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agent.base.containers import OUTPUT, Mount, container_environment, override
+from agent.base.containers import OUTPUT, Mount, adapted, as_yaml, container_environment
 from agent.base.engine import Engine
 from agent.base.errors import ContainerError
 from agent.config.faults import Fault
@@ -29,9 +29,6 @@ from agent.jobs.containers.policy import (
     volumes_of,
 )
 from agent.jobs.containers.services import waits_with
-
-Paths = Mapping[str, Mapping[str, tuple[str, ...]]]
-"""For services and their keys: paths of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Reading:
         waits_with: The program by which it waits and does not end.
         hides_code: The mount at the job's `output` hides its program.
         output: The folder of the release in which the job's output is, beside code; None for a folder of its own.
-        document: The stack as compose would run it; empty with faults.
+        document: The stack as compose would run it.
         compose: What runs it; None with faults.
     """
 
@@ -104,8 +101,8 @@ def _override_of(file: Path) -> tuple[Path, ...]:
     return tuple(path for path in named if os.path.lexists(path))[:1]
 
 
-async def read_stack(wanted: StackFile, merged: Path) -> Reading:
-    """Judge a stack, and write `merged`, the file that is merged over its own, and beside it what compose made of both.
+async def read_stack(wanted: StackFile, folder: Path) -> Reading:
+    """Judge a stack, and write to a folder of the job's what compose runs.
 
     What decides which files compose reads is judged before compose reads any: it has the agent's rights, and quotes
     what it does not understand.
@@ -122,7 +119,6 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         wanted.mounts,
         real=os.path.realpath,
     )
-    stands_in = (*wanted.job.secrets, *wanted.job.env)
     if faults := await asyncio.to_thread(_before, compose.files, stack):
         return Reading(faults)
     model = await compose.written()
@@ -133,26 +129,19 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         missing = (Fault(wanted.file, "services", f'has no "{service}"', remedy),)
     if not services:
         return Reading(missing)
-    batch = services.get(service) or {}
+    files = _Files(stack, (*wanted.job.secrets, *wanted.job.env))
+    if text := files.override(services):
+        override = folder / "override.yml"
+        await asyncio.to_thread(override.write_text, text)
+        compose = replace(compose, files=(*compose.files, override))
+    document = await compose.resolved()
+    batch = document["services"].get(service) or {}
     mounted = mounts_of_release(batch, str(wanted.tree))
     beside = place_in_release(output, mounted)
     if beside is not None and not _has_files(wanted.tree / beside, stack):
         beside = None
-    files = _Files(stack, stands_in=bool(stands_in))
-    keep = files.keep(model)
-    text = override(
-        model,
-        project=wanted.project,
-        # The others are judged all the same.
-        service=min(services) if missing else service,
-        mounts=[each for each in wanted.mounts if beside is None or each.target != output],
-        files=keep,
-        built=wanted.built,
-        variables=dict.fromkeys(files.without - {service}, stands_in),
-    )
-    await asyncio.to_thread(merged.write_text, text)
-    compose = compose.and_file(merged)
-    document, compose = await compose.resolved(merged.parent)
+    mounts = [each for each in wanted.mounts if beside is None or each.target != output]
+    document = adapted(document, service=service, mounts=mounts, built=wanted.built)
     faults = (*missing, *files.faults, *stack_faults(document, stack))
     own = document["services"].get(service) or {}
     return Reading(
@@ -163,8 +152,8 @@ async def read_stack(wanted: StackFile, merged: Path) -> Reading:
         waits_with=waits_with(own),
         hides_code=not faults and beside is None and _hides_code(output, batch),
         output=beside,
-        document={} if faults else document,
-        compose=None if faults else compose,
+        document=document,
+        compose=None if faults else await asyncio.to_thread(compose.judged, document, folder),
     )
 
 
@@ -239,46 +228,51 @@ class _Files:
     """Sorts the files from which services take variables and labels."""
 
     stack: Stack
-    stands_in: bool
+    stands_in: tuple[str, ...]
     faults: list[Fault] = field(default_factory=list)
     stood_in: list[str] = field(default_factory=list)
     without: set[str] = field(default_factory=set)
 
-    def keep(self, model: Mapping[str, Any]) -> Paths:
-        """Return the files that compose may read, for services that name others as well."""
-        kept: dict[str, dict[str, tuple[str, ...]]] = {}
-        changed: set[tuple[str, str]] = set()
-        for service, key, path, required in named_files(model):
-            own = kept.setdefault(service, {})
-            own.setdefault(key, ())
-            if self._is_readable(service, key, path, required=required):
-                own[key] += (path,)
-            else:
-                changed.add((service, key))
-        return {
-            service: {key: paths for key, paths in own.items() if (service, key) in changed}
-            for service, own in kept.items()
-        }
+    def override(self, services: Mapping[str, Any]) -> str:
+        """Return a file by which compose passes over the files that it must not or cannot read; empty without any.
 
-    def _is_readable(self, service: str, key: str, path: str, *, required: bool) -> bool:
-        if fault := file_fault(service, key, path, self.stack):
-            self.faults.append(fault)
-            return False
-        if Path(path).exists():
+        In place of a missing one it names the job's variables, without values; what the service sets itself stays.
+        """
+        lines = []
+        for name, own in sorted(services.items()):
+            changes = []
+            for key, files in named_files(own):
+                kept = [file for file in files if self._is_readable(name, key, file)]
+                if kept != files:
+                    # An empty list alone would change nothing.
+                    changes.append(
+                        f"{key}: {f'!override {as_yaml(kept)}' if kept else '!reset []'}"
+                    )
+            if name in self.without - {self.stack.service}:
+                known = {str(item).partition("=")[0] for item in own.get("environment") or ()}
+                names = [each for each in self.stands_in if each not in known]
+                changes.append(f"environment: {as_yaml(names)}")
+            lines += [f"  {as_yaml(name)}: {{{', '.join(changes)}}}"] if changes else []
+        return "\n".join(("services:", *lines)) if lines else ""
+
+    def _is_readable(self, service: str, key: str, file: Any) -> bool:
+        own = file if isinstance(file, dict) else {"path": file}
+        path = str(own["path"])
+        fault, shown = file_fault(service, key, path, self.stack), self.stack.shown(path)
+        if fault is None and Path(path).exists():
             return True
-        shown = self.stack.shown(path)
-        if required and not self.stands_in:
-            self.faults.append(
-                self.stack.fault(
+        if fault is None and own.get("required", True):
+            if self.stands_in:
+                self.stood_in.append(shown)
+                self.without.add(service)
+            else:
+                fault = self.stack.fault(
                     f"services.{service}.{key}",
                     shown,
                     "is not in the release",
                     "put what it sets into the machine's secrets, and their names into the job's secrets = [...]",
                 )
-            )
-        elif required:
-            self.stood_in.append(shown)
-            self.without.add(service)
+        self.faults += [fault] if fault else []
         return False
 
 
@@ -317,7 +311,7 @@ async def _examine(job: Job, tree: Path, engine: Engine) -> Examined:
             mounts=(Mount(name, job.output or OUTPUT),),
         )
         try:
-            reading = await read_stack(stack, Path(name, "override.yml"))
+            reading = await read_stack(stack, Path(name))
         except ContainerError as error:
             return Examined((Fault(stack.file, "", str(error), error.remedy),))
     return Examined(reading.faults, tuple(_notes(job, reading)))
