@@ -180,8 +180,9 @@ def _digest(name: str) -> str:
 
 
 def shown_text(content: bytes) -> str:
-    """Return a text without what a browser takes for control characters; line breaks and tabs stay."""
+    """Return a text without what a browser takes for control characters; tabs stay, and line breaks, as line feeds."""
     text = content.removeprefix(BOM_UTF8).decode("utf-8", "replace")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isprintable():
         return text
     return "".join(

@@ -34,7 +34,7 @@ from consumer.page.front import (
 from consumer.page.given import Health, Text
 from consumer.page.grid import COLUMNS, ROWS, grid
 from consumer.page.logtext import LEVELS, end_of, filtered, log_lines
-from consumer.page.render import static_file
+from consumer.page.render import shown_text, static_file
 from consumer.page.run import run_job_page
 from consumer.page.words import NAMES, language, language_for, language_of
 from tests.consumer.camera import Camera, Light, Picture, lay_out
@@ -328,6 +328,13 @@ def texts() -> tuple[set[str], set[tuple[str, str]]]:
         plain |= set(re.findall(r'_\("([^"]+)"', path.read_text("utf-8")))
         counted |= set(re.findall(r'_\.count\("([^"]+)", "([^"]+)"', path.read_text("utf-8")))
     return {text for text in plain if re.sub(r"\{\w+\}", "", text)}, counted
+
+
+def test_line_breaks_of_all_kinds_are_line_breaks() -> None:
+    """Python's csv module ends a line with two characters, and a progress bar goes back to the line's start."""
+    table = b"\xef\xbb\xbfid,v\r\n1,\x1b2\r\n"
+    assert shown_text(table) == "id,v\n1,\N{REPLACEMENT CHARACTER}2\n"
+    assert shown_text(b"10 %\r100 %\n") == "10 %\n100 %\n"
 
 
 def test_every_text_is_in_japanese_too() -> None:
