@@ -67,9 +67,9 @@ class Home:
         began: When the service did.
         stale_after: Seconds without a poll after which it is of no use.
         read: When the bucket was last read to the end, if need be by an earlier process with the same history.
-        up: Whether the last poll succeeded.
+        up: Whether the bucket could be read by the last poll that a history without faults let look.
         problem: Why the bucket or the history could not be used the last time; empty when both could.
-        history_up: Whether the history can be used.
+        history_up: Whether the history can be used: after a failure, not before a poll has written to it.
         pulls: Whether there is a pull beside the service.
         pulled: When a pull last ended well; before the first, when it first tried.
         ended: When one last ended, well or not.

@@ -109,11 +109,12 @@ async def serve(bucket: ReadOnlyBucket, options: Options, log: Log) -> ExitCode:
     return ExitCode.DONE
 
 
-def _inode(path: Path) -> int | None:
+def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        return path.stat().st_ino
+        found = path.stat()
     except OSError:
         return None
+    return found.st_dev, found.st_ino
 
 
 def _now() -> datetime:
@@ -160,14 +161,17 @@ class _Service:
             problem, more = "", False
             try:
                 more = await self._poll()
+                self.home.up = True
             except (StoreError, TimeoutError) as error:
                 problem = str(error) or f"a poll took longer than {POLL_SECONDS:g} s"
                 # Nothing is judged: what came meanwhile, nobody at home knows.
-                self.home.counts.poll_failures += 1
+                self.home.up = False
             except HistoryError as error:
-                self.home.counts.poll_failures += 1
-                problem = await self._open_again() or error.with_remedy
-            self.home.up, self.home.problem = not problem, problem
+                # Of the bucket it tells nothing.
+                self.home.history_up = False
+                problem = await self._open_again(error) or error.with_remedy
+            self.home.problem = problem
+            self.home.counts.poll_failures += bool(problem)
             if problem != told:
                 log = self._log
                 log.warning("poll.failed", reason=problem) if problem else log.info("poll.works")
@@ -190,7 +194,8 @@ class _Service:
             await self._print(now - LOG_AGE, self._options.print_logs)
         if not found.more:
             await asyncio.to_thread(self._store.mark, POLLED, now)
-            self.home.read = now
+            # Not before: where nothing can be written, much can still be opened and read.
+            self.home.read, self.home.history_up = now, True
         # Time goes on as well, and what is due is missed: but not by the second.
         if found.looked or now - self.home.known.judged.now >= JUDGE_AFTER:
             await self._judge(now)
@@ -202,7 +207,6 @@ class _Service:
             return Known.of(history, replace(self._options.rules, now=now))
 
         self.home.known = await asyncio.to_thread(known)
-        self.home.history_up = True
 
     async def _judge_what_is_there(self) -> None:
         try:
@@ -212,14 +216,19 @@ class _Service:
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
 
-    async def _open_again(self) -> str:
-        """Open the history once more: one that is damaged is moved aside, and filled again. Return why it cannot be."""
-        self.home.history_up = False
+    async def _open_again(self, failed: HistoryError) -> str:
+        """Open the history once more: one that is damaged is moved aside, and filled again. Return why it cannot be.
+
+        While the disk refuses, and the file is the same, that which is open stays.
+        """
+        if failed.is_of_the_disk and _inode(self._options.history) == self._inode:
+            return ""
+        # First: two of one process would take each other's locks away.
+        await asyncio.to_thread(self._store.close)
         try:
             store = await asyncio.to_thread(self._opened)
         except HistoryError as error:
             return error.with_remedy
-        self._store.close()
         self._store = store
         self._objects.use(store)
         await self._judge_what_is_there()
@@ -265,7 +274,7 @@ class _Service:
         while True:
             await self._polled.wait()
             self._polled.clear()
-            if home.read is None or not home.up:
+            if home.read is None or home.problem:
                 continue
             if store is not self._store:
                 # It was opened again, and what it was filled with is not told.

@@ -88,6 +88,11 @@ _SUMS = TypeAdapter(tuple[str, Sum])
 class HistoryError(UsageError):
     """The history cannot be used where it is said to be."""
 
+    @property
+    def is_of_the_disk(self) -> bool:
+        """Whether the disk refused, and the file is as good as it was: with room, the same store goes on."""
+        return isinstance(self.__cause__, sqlite3.Error) and _is_of_the_disk(self.__cause__)
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -123,6 +128,9 @@ class Store:
     @classmethod
     def open(cls, path: Path | None, bucket: str, now: datetime) -> "Store":
         """Open a history, or begin one.
+
+        No other store of this process may have the file open: the header is read by a handle of its own, and when that
+        is closed, the system drops all locks of the process on the file (https://www.sqlite.org/howtocorrupt.html).
 
         Args:
             path: The file, whose folder is made; None keeps the history in memory.
@@ -458,10 +466,12 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # On a full disk SQLite may have ended the transaction itself.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
 
 # Batches.

@@ -6,9 +6,11 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +22,7 @@ from agent.contract.layout import PointerKey
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
-from tests.parts.command import call, completed
+from tests.parts.command import call, completed, mayfly, surroundings
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
 from tests.parts.missing import program
@@ -298,6 +300,37 @@ def test_a_history_that_is_lost_while_it_serves_is_made_again(
         service.history.unlink()
         made_again()
         assert "Traceback" not in service.log.read_text()
+
+
+def test_a_history_that_was_busy_is_still_shared(folder: Bucket, tmp_path: Path) -> None:
+    """After a failed poll `mayfly status` beside it takes the write-ahead log of the service from no one."""
+    leave_history(folder)
+
+    def polled(history: Path) -> datetime:
+        """Ask as another process would: this one closing the file must not take the service's locks."""
+        query = "SELECT value FROM about WHERE name = 'polled'"
+        ask = f"import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute({query!r}).fetchone())"
+        done = completed([sys.executable, "-c", ask, str(history)])
+        return datetime.fromisoformat(done.stdout.strip())
+
+    with serving(tmp_path / "home", folder.environ) as service:
+        with closing(sqlite3.connect(service.history, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            wait_until(lambda: service.events("poll.failed"), seconds=SECONDS, what="a complaint")
+            found = service.metrics()
+            assert (found["mayfly_bucket_up"], found["mayfly_history_up"]) == (1, 0)
+            other.execute("ROLLBACK")
+        wait_until(lambda: service.events("poll.works"), seconds=SECONDS, what="the next poll")
+        log = service.history.with_name(f"{service.history.name}-wal")
+        for _ in range(2):
+            around = surroundings(folder.environ)
+            done = mayfly("status", "--history", str(service.history), environ=around)
+            assert done.returncode in (0, 3), done.stderr
+            before = datetime.now(UTC)
+            assert log.exists()
+            service.looked()
+            assert polled(service.history) > before
+        assert service.metrics()["mayfly_history_up"] == 1
 
 
 def test_each_bucket_has_a_history_of_its_own(tmp_path: Path) -> None:

@@ -153,10 +153,16 @@ def test_a_history_that_fills_up_while_it_is_written(
         told = service.events("poll.failed")[0]
         assert str(history) in told
         assert "full" in told or "disk I/O error" in told
-        assert service.get("/metrics").status == 200
+        failures = "mayfly_poll_failures_total"
+        first = service.metrics()[failures]
+        while (found := service.metrics())[failures] < first + 3:
+            # All the while, or no alert on it would ever fire; and the bucket is not to blame.
+            assert (found["mayfly_history_up"], found["mayfly_bucket_up"]) == (0, 1)
         disk.give_back()
         wait_until(lambda: len(runs_in(history)) == 21, seconds=SECONDS, what="all runs")
         assert runs_in(history) == {old, *new}
+        service.looked()
+        assert service.metrics()["mayfly_history_up"] == 1
 
 
 @pytest.mark.parametrize("pages", [0, 2])
