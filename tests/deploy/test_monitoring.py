@@ -118,6 +118,11 @@ def test_panels_are_whole() -> None:
             assert len(set(letters)) == len(letters)
 
 
+def test_lines_for_loki_keep_the_time_of_their_printing() -> None:
+    """Of one stream, Loki takes nothing that is an hour older than the newest; logs of runs come home later."""
+    assert "stage.timestamp" not in (MONITORING / "logs.alloy").read_text("utf-8")
+
+
 def test_whatever_is_asked_for_is_exported_and_what_is_exported_is_asked_for() -> None:
     """Rules and dashboard use no series that `mayfly serve` does not have, and it has none that nobody uses."""
     text = "\n".join(str(rule) for rule in rules()) + "\n".join(expressions())
