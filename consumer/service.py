@@ -196,8 +196,8 @@ class _Service:
             await asyncio.to_thread(self._store.mark, POLLED, now)
             # Not before: where nothing can be written, much can still be opened and read.
             self.home.read, self.home.history_up = now, True
-        # Time goes on as well, and what is due is missed: but not by the second.
-        if found.looked or now - self.home.known.judged.now >= JUDGE_AFTER:
+        # Time goes on as well, and what is due is missed: but not by the second. A clock that was wrong is set back.
+        if found.looked or abs(now - self.home.known.judged.now) >= JUDGE_AFTER:
             await self._judge(now)
         return found.more
 
@@ -210,9 +210,10 @@ class _Service:
 
     async def _judge_what_is_there(self) -> None:
         try:
-            self.home.read = await asyncio.to_thread(self._store.marked, POLLED)
+            now, read = _now(), await asyncio.to_thread(self._store.marked, POLLED)
+            self.home.read = read and min(read, now)
             self.home.changes = await asyncio.to_thread(self._store.change_sums)
-            await self._judge(self.home.read or _now())
+            await self._judge(self.home.read or now)
         except HistoryError as error:
             self.home.history_up, self.home.problem = False, error.with_remedy
 

@@ -19,6 +19,7 @@ import pytest
 
 from agent.contract.facts import Schedule
 from agent.contract.layout import PointerKey
+from consumer.store import Store
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.serving import SECONDS, Serving, serving
@@ -122,6 +123,23 @@ def test_what_is_missed_is_told_by_a_schedule(
     given = () if told else ("--schedule", "0 * * * *", "--grace", "1m")
     with serving(tmp_path / "home", folder.environ, *given) as service:
         assert service.metrics()['mayfly_schedule_missed_runs{schedule="main"}'] >= 3
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_judging(
+    folder: Bucket, tmp_path: Path
+) -> None:
+    """Home's clock was a day ahead when the bucket was last read: what is due is judged by what it is now."""
+    said = Schedule(expression="cron(0 * * * ? *)", timezone="UTC", grace_seconds=60)
+    leave_run(folder.objects, NOON - timedelta(hours=3), scheduled=said)
+    with serving(tmp_path / "home", folder.environ) as service:
+        history = service.history
+    identity = folder.reader().identity
+    with closing(Store.open(history, identity, datetime.now(UTC))) as store:
+        store.mark("polled", datetime.now(UTC) + timedelta(days=1))
+    with serving(tmp_path / "home", folder.environ) as service:
+        found = service.metrics()
+        assert found["mayfly_bucket_last_read_timestamp_seconds"] <= time.time()
+        assert found['mayfly_schedule_missed_runs{schedule="main"}'] < 10
 
 
 def test_runs_of_the_real_agent_are_understood(tmp_path: Path) -> None:
