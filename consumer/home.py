@@ -41,7 +41,8 @@ class Known:
     def of(cls, history: History, rules: Rules) -> "Known":
         """Return what follows from a history."""
         judged = judge(history, rules)
-        costs = month_costs(history, month_of(rules.now, judged.zone), rules.now)
+        month = month_of(rules.now, judged.zone)
+        costs = month_costs(history, month, rules.now, rules.ended)
         return cls(history, judged, costs)
 
 

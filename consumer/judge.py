@@ -46,11 +46,13 @@ class Rules:
         now: The time, aware.
         zone: Whose days count, as a person said; None for those of each schedule.
         schedule: The schedule of runs that name none.
+        ended: Names of schedules of which nothing is due any more since their last run, as a person said.
     """
 
     now: datetime
     zone: tzinfo | None = None
     schedule: Schedule | None = None
+    ended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class ScheduleFacts:
         zone: Whose days count.
         groups: What was done, the oldest first.
         occurrences: When runs were due, the oldest first.
+        ended: Whether a person said that nothing is due any more; then all of it is past.
     """
 
     name: str
@@ -100,6 +103,7 @@ class ScheduleFacts:
     groups: tuple[Group, ...]
     occurrences: tuple[Occurrence, ...]
     next_due: datetime | None
+    ended: bool = False
 
     @cached_property
     def missed(self) -> tuple[datetime, ...]:
@@ -197,7 +201,7 @@ class Judged:
 
     Attributes:
         zone: Whose days count, for what belongs to no schedule.
-        jobs: Of the newest release of each schedule, by name.
+        jobs: Of the newest release of each schedule that goes on, by name.
         not_judged: How many schedules there are besides.
     """
 
@@ -206,6 +210,11 @@ class Judged:
     schedules: tuple[ScheduleFacts, ...] = ()
     jobs: tuple[JobFacts, ...] = ()
     not_judged: int = 0
+
+    @property
+    def going_on(self) -> list[ScheduleFacts]:
+        """The schedules of which runs are to come."""
+        return [one for one in self.schedules if not one.ended]
 
     @property
     def groups(self) -> list[Group]:
@@ -228,7 +237,7 @@ def judge(history: History, rules: Rules) -> Judged:
     schedules = tuple(
         _schedule(name, by_schedule[name], history.since, rules) for name in sorted(first)
     )
-    jobs = [job for one in schedules for job in _jobs(one, rules.now)]
+    jobs = [job for one in schedules if not one.ended for job in _jobs(one, rules.now)]
     newest = max(
         (one for one in schedules if one.groups), key=lambda one: one.groups[-1].at, default=None
     )
@@ -266,14 +275,19 @@ def _schedule(
     last = parsed[-1] if parsed else None
     problem = last[1].reason if last and isinstance(last[1], Invalid) else ""
     upcoming = last[1].after(rules.now) if last and not isinstance(last[1], Invalid) else None
+    occurrences = [*_occurrences(dues, groups, rules.now)]
+    ended = name in rules.ended
+    while ended and occurrences and not occurrences[-1].groups:
+        occurrences.pop()
     return ScheduleFacts(
         name,
         last[0].schedule if last else None,
         problem,
         rules.zone or _zone(last[0].schedule if last else None),
         tuple(groups),
-        tuple(_occurrences(dues, groups, rules.now)),
-        upcoming,
+        tuple(occurrences),
+        None if ended else upcoming,
+        ended,
     )
 
 

@@ -1,6 +1,6 @@
 """What a month costs, from what its runs report, and estimates for those that did not. US dollars. Decisions only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
@@ -11,6 +11,8 @@ from consumer.model import Batch, History, Run
 WEEKS = timedelta(days=28)
 """Of which the daily cost is the mean, for the forecast: four weeks, so that weekdays even out."""
 DAY = timedelta(days=1)
+STANDS = timedelta(weeks=9)
+"""Before a month's end: whose last run is older has no machine any more. One that runs once a month always has."""
 POLL_SECONDS = 60.0
 """Between polls, unless a person says otherwise."""
 REQUESTS_MONTH = 30 * 86400 / POLL_SECONDS
@@ -85,13 +87,15 @@ def month_of(moment: datetime, zone: tzinfo) -> Month:
     return Month(begin, (begin + timedelta(days=32)).replace(day=1))
 
 
-def month_costs(history: History, month: Month, now: datetime) -> MonthCosts:
-    """Return what a month costs; of a month that is over, the forecast is its sum."""
+def month_costs(
+    history: History, month: Month, now: datetime, ended: Collection[str] = ()
+) -> MonthCosts:
+    """Return what a month costs; of a month that is over, the forecast is its sum. See `Rules.ended`."""
     costs = [*costs_of_runs(history, now)]
     mine = tuple(one for one in costs if month.begin <= one.started < month.end)
     known = [one for one in mine if one.usd is not None]
     spent = sum(one.usd or 0.0 for one in known)
-    standing = _standing_usd_month(history, month)
+    standing = _standing_usd_month(history, month, ended)
     return MonthCosts(
         month,
         mine,
@@ -125,12 +129,14 @@ def _estimate(batch: Batch, run: Run, rates: dict[str, float], now: datetime) ->
     return rate * max(0.0, (until - run.started).total_seconds())
 
 
-def _standing_usd_month(history: History, month: Month) -> float:
-    """Return what the machines of all schedules cost by the month, as each says last."""
+def _standing_usd_month(history: History, month: Month, ended: Collection[str]) -> float:
+    """Return what the machines of all schedules cost by the month, as each says last that ran lately."""
+    later = {batch.id.schedule for batch, run in history.runs if run.started >= month.end}
     newest = {
         batch.id.schedule: run.closed.cost.standing_usd_month
         for batch, run in history.runs
-        if run.closed and run.closed.cost and run.started < month.end
+        if run.closed and run.closed.cost and month.end - STANDS <= run.started < month.end
+        if batch.id.schedule in later or batch.id.schedule not in ended
     }
     return sum(newest.values())
 

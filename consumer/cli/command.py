@@ -67,6 +67,7 @@ class Options:
     schedule: str | None = None
     grace: float = 0.0
     timezone: str | None = None
+    ended: tuple[str, ...] = ()
 
 
 BUCKET = (

@@ -44,7 +44,7 @@ def cost(*, options: Options, which: str | None) -> ExitCode:
     known = known_of(options)
     now, zone = known.judged.now, known.judged.zone
     moment = first.replace(tzinfo=zone) if first else now
-    costs = month_costs(known.history, month_of(moment, zone), now)
+    costs = month_costs(known.history, month_of(moment, zone), now, options.ended)
     prices = configured(options)[0].settings.cost
     always = _always_on(prices)
     if options.as_json:

@@ -56,6 +56,13 @@ JUDGED = (
         metavar="NAME",
         help="Time zone of --schedule and of what is printed, such as Asia/Tokyo [of each schedule].",
     ),
+    click.option(
+        "--ended-schedule",
+        "ended",
+        metavar="NAME",
+        multiple=True,
+        help="A schedule that was removed, renamed or paused: nothing of it is due any more; repeatable.",
+    ),
 )
 
 
@@ -123,7 +130,7 @@ def rules_of(options: Options) -> Rules:
     Raises:
         UsageError: There is no such time zone, or the schedule cannot be understood.
     """
-    now, timezone = datetime.now(UTC), options.timezone
+    now, timezone, ended = datetime.now(UTC), options.timezone, frozenset(options.ended)
     try:
         zone = ZoneInfo(timezone) if timezone else None
     except (OSError, ValueError, KeyError) as error:
@@ -131,7 +138,7 @@ def rules_of(options: Options) -> Rules:
             f"there is no time zone {timezone!r}", remedy="such as --timezone Asia/Tokyo"
         ) from error
     if options.schedule is None:
-        return Rules(now, zone)
+        return Rules(now, zone, ended=ended)
     remedy = "such as --schedule '10 4 * * *'"
     try:
         said = Schedule(
@@ -142,7 +149,7 @@ def rules_of(options: Options) -> Rules:
     times = times_of(said, now)
     if isinstance(times, Invalid):
         raise UsageError(times.reason, remedy=remedy)
-    return Rules(now, zone, said)
+    return Rules(now, zone, said, ended)
 
 
 def history_file(options: Options, bucket: ReadOnlyBucket) -> Path:

@@ -54,7 +54,7 @@ def status(*, options: Options, limit: int, check: bool) -> ExitCode:
     known = known_of(options)
     judged, now = known.judged, known.judged.now
     health = Health(known.bucket.name, now, rejected=known.history.invalid)
-    costs = month_costs(known.history, month_of(now, judged.zone), now)
+    costs = month_costs(known.history, month_of(now, judged.zone), now, options.ended)
     found = verdict(judged, health)
     failing = ExitCode.PARTIAL if check and not found.fine else ExitCode.DONE
     if options.as_json:

@@ -132,7 +132,7 @@ def verdict(judged: Judged, health: Health | None = None) -> Verdict:
     jobs: dict[str, list[JobFacts]] = {}
     for job in judged.jobs:
         jobs.setdefault(job.schedule, []).append(job)
-    latest = [_latest(one, jobs.get(one.name, ()), judged.now) for one in judged.schedules]
+    latest = [_latest(one, jobs.get(one.name, ()), judged.now) for one in judged.going_on]
     latest.sort(key=lambda one: (one.at is not None, one.at or judged.now), reverse=True)
     troubles = [*_of_home(health)] if health else []
     if judged.not_judged:
@@ -143,7 +143,7 @@ def verdict(judged: Judged, health: Health | None = None) -> Verdict:
                 message=f"they came after {MOST_SCHEDULES} others, and are not judged",
             )
         )
-    for schedule in judged.schedules:
+    for schedule in judged.going_on:
         troubles += _of_schedule(schedule, jobs.get(schedule.name, ()), judged.now)
     troubles.sort(key=lambda one: (_ORDER.index(one.kind), -one.days, -one.times, one.jobs))
     return Verdict(judged.now, tuple(latest), tuple(troubles), health.pull if health else None)

@@ -111,7 +111,7 @@ class HomeCollector(Collector):
         if home.read is not None:
             known = home.known
             _of_bucket(page, known)
-            for schedule in known.judged.schedules:
+            for schedule in known.judged.going_on:
                 _of_schedule(page, schedule, known.judged.now)
             _of_jobs(page, known.judged.jobs, home.changes)
         return iter(page.families.values())

@@ -413,3 +413,21 @@ def test_each_time_is_judged_once_and_each_run_counts_once(
     newest = max(group.at for group in one.groups)
     assert all(due > newest - timedelta(minutes=5) for due in one.missed)
     assert job_of(said).failures <= len(runs)
+
+
+def test_a_schedule_that_a_person_ended_misses_nothing() -> None:
+    """It was renamed, or is paused: no machine comes for it any more, until it has a run again."""
+    runs = started_by(EARLY, "01 02:00", 5, name="nightly", jobs=FAILED)
+    runs += started_by(EARLY, "06 02:00", 17, name="shops")
+    now = tokyo("22 12:00")
+
+    def told(*ended: str) -> list[tuple[str, int, bool]]:
+        judged = judge(history(now, *runs), Rules(now, ended=frozenset(ended)))
+        return [(one.name, len(one.missed), one.next_due is None) for one in judged.schedules]
+
+    assert told() == [("nightly", 17, False), ("shops", 0, False)]
+    assert told("nightly") == [("nightly", 0, True), ("shops", 0, False)]
+    judged = judge(history(now, *runs), Rules(now, ended=frozenset({"nightly"})))
+    assert [job.schedule for job in judged.jobs] == ["shops"]
+    assert len(judged.schedules[0].days(now)) == 5, "what is past stays"
+    assert verdict(judged).fine

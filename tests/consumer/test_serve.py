@@ -123,6 +123,8 @@ def test_what_is_missed_is_told_by_a_schedule(
     given = () if told else ("--schedule", "0 * * * *", "--grace", "1m")
     with serving(tmp_path / "home", folder.environ, *given) as service:
         assert service.metrics()['mayfly_schedule_missed_runs{schedule="main"}'] >= 3
+    with serving(tmp_path / "home", folder.environ, *given, "--ended-schedule", "main") as service:
+        assert not [name for name in service.metrics() if 'schedule="main"' in name]
 
 
 def test_a_clock_that_was_set_back_does_not_stop_the_judging(

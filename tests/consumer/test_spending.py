@@ -76,3 +76,21 @@ def test_each_schedule_has_its_own_rate() -> None:
     runs.append(attempt(later, minutes=60, standing=9.0))
     said = month_costs(history(later + timedelta(days=1), *runs), MONTH, later)
     assert said.standing_usd == pytest.approx(5.0)
+
+
+def test_a_machine_that_no_run_told_of_for_long_is_not_there_any_more() -> None:
+    """Of a schedule that was renamed, the cost by the month would be counted twice for a year."""
+    old, monthly = NOW - timedelta(days=320), MONTH.begin - timedelta(days=30)
+    runs = [
+        attempt(old, minutes=1, standing=3.0, name="old"),
+        attempt(monthly, minutes=1, standing=2.0, name="monthly"),
+        attempt("20 02:00", minutes=1, standing=3.0, name="new"),
+    ]
+    said = month_costs(history(NOW, *runs), MONTH, NOW)
+    assert said.standing_usd == pytest.approx(5.0 * 20.5 / 30)
+    said = month_costs(history(NOW, *runs), MONTH, NOW, {"monthly"})
+    assert said.standing_usd == pytest.approx(3.0 * 20.5 / 30)
+    before = month_of(MONTH.begin - timedelta(days=40), TOKYO)
+    runs.insert(1, attempt(before.begin, minutes=1, standing=2.0, name="monthly"))
+    said = month_costs(history(NOW, *runs), before, NOW, {"monthly"})
+    assert said.standing_usd == pytest.approx(2.0), "it was there"
