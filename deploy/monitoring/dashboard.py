@@ -27,6 +27,12 @@ BUCKET = 'bucket=~"$bucket"'
 """Every panel looks at the buckets that are chosen above."""
 JOBS = f'{BUCKET},job_name=~"$job_name"'
 """Every panel about jobs looks at the jobs that are chosen above."""
+ROW = "row"
+"""The label of a table's rows: buckets may have schedules of one name, and schedules jobs of one name."""
+SCHEDULE = "{{bucket}} / {{schedule}}"
+JOB = f"{SCHEDULE} / {{{{job_name}}}}"
+FAMILY = f"{SCHEDULE} / {{{{family}}}}"
+"""Legends."""
 FULL, HALF, EIGHTH = 24, 12, 3
 """Widths; a dashboard is 24 columns wide."""
 
@@ -135,37 +141,37 @@ def tables() -> list[Panels]:
     """Return how schedules and jobs stand now, and a band of the past."""
     schedules = listing(
         "Schedules now",
-        "schedule",
+        "Schedule",
         {
-            "Last run": f"max by (schedule, status) ({of('run_last_status')})",
-            "Began": f"max by (schedule) ({of('run_last_timestamp_seconds')}) * 1000",
-            "Jobs done": f"max by (schedule) ({of('run_jobs_done')})",
-            "of": f"max by (schedule) ({of('run_jobs')})",
-            "Late": f"max by (schedule) ({of('schedule_late')})",
-            "Missed": f"max by (schedule) ({of('schedule_missed_runs')})",
-            "Next": f"min by (schedule) ({of('schedule_next_due_timestamp_seconds')}) * 1000",
-            "All succeeded": f"max by (schedule) ({of('run_last_success_timestamp_seconds')}) * 1000",
-            "Release": f"max by (schedule, ref, commit) ({of('release_info')})",
-            "Old since": f"min by (schedule) ({of('release_stale_since_timestamp_seconds')}) * 1000",
-            "Schedule known": f"min by (schedule) ({of('schedule_known')})",
+            "Last run": of_row("run_last_status", "status"),
+            "Began": of_row("run_last_timestamp_seconds") + " * 1000",
+            "Jobs done": of_row("run_jobs_done"),
+            "of": of_row("run_jobs"),
+            "Late": of_row("schedule_late"),
+            "Missed": of_row("schedule_missed_runs"),
+            "Next": of_row("schedule_next_due_timestamp_seconds") + " * 1000",
+            "All succeeded": of_row("run_last_success_timestamp_seconds") + " * 1000",
+            "Release": of_row("release_info", "ref", "commit"),
+            "Old since": of_row("release_stale_since_timestamp_seconds") + " * 1000",
+            "Schedule known": of_row("schedule_known"),
         },
         labels={"Last run": "status", "Release": "ref"},
         times=("Began", "Next", "All succeeded", "Old since"),
     )
     jobs = listing(
         "Jobs now",
-        "job_name",
+        "Job",
         {
-            "Status": of_job("last_status", "status"),
-            "Cause": of_job("last_failure_cause", "cause"),
-            "Failures": of_job("consecutive_failures"),
-            "Failed days": of_job("failed_day_streak"),
-            "Failing since": of_job("failing_since_timestamp_seconds") + " * 1000",
-            "Last run": of_job("last_run_timestamp_seconds") + " * 1000",
-            "Last success": of_job("last_success_timestamp_seconds") + " * 1000",
-            "Files": of_job("last_files"),
-            "Usual": of_job("files_recent_median"),
-            "Refused": of_job("last_refused_files"),
+            "Status": of_row("job_last_status", "status"),
+            "Cause": of_row("job_last_failure_cause", "cause"),
+            "Failures": of_row("job_consecutive_failures"),
+            "Failed days": of_row("job_failed_day_streak"),
+            "Failing since": of_row("job_failing_since_timestamp_seconds") + " * 1000",
+            "Last run": of_row("job_last_run_timestamp_seconds") + " * 1000",
+            "Last success": of_row("job_last_success_timestamp_seconds") + " * 1000",
+            "Files": of_row("job_last_files"),
+            "Usual": of_row("job_files_recent_median"),
+            "Refused": of_row("job_last_refused_files"),
         },
         labels={"Status": "status", "Cause": "cause"},
         times=("Failing since", "Last run", "Last success"),
@@ -179,30 +185,30 @@ def tables() -> list[Panels]:
         .height(9)
         .thresholds(steps(warn=1, bad=3))
         .color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
-        .with_target(query(of_job("consecutive_failures")).legend_format("{{job_name}}"))
+        .with_target(query(of_job("consecutive_failures")).legend_format(JOB))
     )
     return [schedules, jobs, band]
 
 
 def listing(
     title: str,
-    key: str,
+    heading: str,
     columns: dict[str, str],
     *,
     labels: dict[str, str],
     times: Sequence[str],
 ) -> table.Panel:
-    """Return a table with a row for each value of a label.
+    """Return a table with a row for each value of the label `ROW`.
 
     Args:
         title: Of the panel.
-        key: The label.
+        heading: Of the column with the label.
         columns: A question for each column.
         labels: Columns that show a label of theirs instead of the value.
         times: Columns that show how long ago a time is.
     """
     panel = table.Panel().title(title).datasource(METRICS).span(FULL).height(8)
-    names = {key: key.removesuffix("_name").capitalize()}
+    names = {ROW: heading}
     hidden = ["Time", "commit", *(f"Time {number + 1}" for number in range(len(columns)))]
     for letter, (column, expression) in zip(ascii_uppercase, columns.items(), strict=False):
         target = query(expression).ref_id(letter).instant().format(PromQueryFormat.TABLE)
@@ -212,7 +218,7 @@ def listing(
         if column in labels:
             hidden.append(value)
     shown = {"excludeByName": dict.fromkeys(hidden, True), "renameByName": names}
-    join = {"byField": key, "mode": "outer"}
+    join = {"byField": ROW, "mode": "outer"}
     panel = panel.with_transformation(
         model.DataTransformerConfig(id_val="joinByField", options=join)
     ).with_transformation(model.DataTransformerConfig(id_val="organize", options=shown))
@@ -233,7 +239,7 @@ def yields() -> list[Panels]:
             "What changed: records where they have keys, else files",
             "short",
             {
-                "{{job_name}}: {{change}}": f"max by (job_name, of, change) (mayfly_job_last_changes{{{JOBS}}})"
+                f"{JOB}: {{{{change}}}}": of_job("last_changes", "of", "change"),
             },
         ),
     ]
@@ -255,14 +261,14 @@ def runs() -> list[Panels]:
         "Duration and cost of a run",
         "s",
         {
-            "{{schedule}}": f"max by (schedule) ({of('run_last_duration_seconds')})",
-            "{{schedule}}: cost": f"max by (schedule) ({of('run_last_cost_usd')})",
+            SCHEDULE: of_schedule("run_last_duration_seconds"),
+            f"{SCHEDULE}: cost": of_schedule("run_last_cost_usd"),
         },
     ).override_by_regexp("/cost$/", [model.DynamicConfigValue(id_val="unit", value="currencyUSD")])
-    status = band("Status of the last run", f"max by (schedule, status) ({of('run_last_status')})")
+    status = band("Status of the last run", of_schedule("run_last_status", "status"))
     alerts = band(
         "Alerts",
-        "max by (alertname, schedule, job_name) "
+        "max by (alertname, bucket, schedule, job_name) "
         '(ALERTS{alertname=~"Mayfly.+", alertstate="firing"})',
     )
     return [money, duration, status, alerts]
@@ -287,17 +293,17 @@ def shards() -> list[Panels]:
             "Shards of the newest group",
             "short",
             {
-                "done": f"max by (schedule) ({of('group_shards_done')})",
-                "all": f"max by (schedule) ({of('group_shards')})",
+                f"{SCHEDULE}: done": of_schedule("group_shards_done"),
+                f"{SCHEDULE}: all": of_schedule("group_shards"),
             },
         ),
         graph(
             "Its jobs, by kind",
             "short",
             {
-                "{{family}}: due": f"max by (family) ({of('group_jobs')})",
-                "{{family}}: succeeded": f"max by (family) ({of('group_jobs_succeeded')})",
-                "{{family}}: {{cause}}": f"max by (family, cause) ({of('group_job_failures')})",
+                f"{FAMILY}: due": of_schedule("group_jobs", "family"),
+                f"{FAMILY}: succeeded": of_schedule("group_jobs_succeeded", "family"),
+                f"{FAMILY}: {{{{cause}}}}": of_schedule("group_job_failures", "family", "cause"),
             },
         ),
     ]
@@ -327,7 +333,7 @@ def home() -> list[Panels]:
             "What is wrong",
             "short",
             {
-                "pull: {{problem}}": f"sum by (problem) ({of('pull_problems')})",
+                "pull of {{bucket}}: {{problem}}": f"sum by (bucket, problem) ({of('pull_problems')})",
                 "invalid entries": f"sum({of('bucket_invalid_entries')})",
                 "missing entries": f"sum({of('bucket_missing_entries')})",
             },
@@ -396,14 +402,30 @@ def of(metric: str) -> str:
     return f"mayfly_{metric}{{{BUCKET}}}"
 
 
+def of_schedule(metric: str, *labels: str) -> str:
+    """Return a series of the buckets that are chosen, by schedule."""
+    return f"max by ({', '.join(('bucket', 'schedule', *labels))}) ({of(metric)})"
+
+
 def of_job(metric: str, *labels: str) -> str:
     """Return a series of the jobs that are chosen, by job."""
-    return f"max by ({', '.join(('job_name', *labels))}) (mayfly_job_{metric}{{{JOBS}}})"
+    keys = ("bucket", "schedule", "job_name", *labels)
+    return f"max by ({', '.join(keys)}) (mayfly_job_{metric}{{{JOBS}}})"
+
+
+def of_row(metric: str, *labels: str) -> str:
+    """Return a series for a table: Grafana joins by one label, so that those by which rows differ become one."""
+    is_of_job = metric.startswith("job_")
+    keys = ("bucket", "schedule", "job_name") if is_of_job else ("bucket", "schedule")
+    series = f"mayfly_{metric}{{{JOBS if is_of_job else BUCKET}}}"
+    quoted = ", ".join(f'"{key}"' for key in keys)
+    joined = f'label_join({series}, "{ROW}", " / ", {quoted})'
+    return f"max by ({', '.join((ROW, *labels))}) ({joined})"
 
 
 def line(title: str, metric: str, *, unit: str = "short") -> timeseries.Panel:
     """Return a line for each job."""
-    return graph(title, unit, {"{{job_name}}": of_job(metric)})
+    return graph(title, unit, {JOB: of_job(metric)})
 
 
 def graph(title: str, unit: str, lines: dict[str, str]) -> timeseries.Panel:

@@ -105,6 +105,21 @@ def test_prometheus_can_answer_every_panel(tmp_path: Path) -> None:
     accepts("promtool", "check", "rules", "--lint=none", file)
 
 
+def test_what_is_of_several_buckets_or_schedules_is_not_merged() -> None:
+    """Two buckets have schedules of one name, and two schedules jobs of one name: each has a line and a row."""
+    grouped = [text for text in expressions() if " by (" in text and "mayfly_" in text]
+    assert len(grouped) > 30
+    for text in grouped:
+        wanted = {"bucket"} | ({"schedule"} if "mayfly_job_" in text else set())
+        for labels in re.findall(r" by \(([^)]*)\)", text):
+            kept = set(labels.split(", "))
+            if "row" in kept:
+                kept |= set(
+                    re.findall(r'"(\w+)"', text.partition("label_join(")[2].partition('" / "')[2])
+                )
+            assert wanted <= kept, text
+
+
 def test_panels_are_whole() -> None:
     """Each panel has an id and a title of its own place, and asks the source that was chosen above."""
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
