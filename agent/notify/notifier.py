@@ -73,7 +73,7 @@ class Notifier:
             self._log.warning(
                 "notify.apprise_missing",
                 reason="notify.apprise is set, and Apprise is not installed",
-                remedy="pip install 'mayfly[apprise]'",
+                remedy="run `.venv/bin/uv sync --inexact --extra apprise` in Mayfly's checkout",
             )
         except TimeoutError:
             reason = f"no answer within {CHAT_SECONDS:g} s"

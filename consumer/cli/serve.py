@@ -20,7 +20,7 @@ from consumer.pull.hooks import Hook
 from consumer.pull.plan import Wish
 from consumer.pull.watch import until_stopped
 
-EXTRA = "pip install 'mayfly[home]'"
+EXTRA = "run `.venv/bin/uv sync --inexact --extra home` in Mayfly's checkout"
 
 
 @click.command()

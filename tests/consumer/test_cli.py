@@ -515,4 +515,4 @@ def test_without_its_packages_the_service_says_what_to_install() -> None:
         "from agent.cli import main; main()"
     )
     done = completed([sys.executable, "-c", program])
-    assert (done.returncode, "pip install 'mayfly[home]'" in done.stderr) == (2, True)
+    assert (done.returncode, "uv sync --inexact --extra home" in done.stderr) == (2, True)

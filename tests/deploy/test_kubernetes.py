@@ -1,5 +1,6 @@
 """The manifests for a cluster at home, built by kubectl and held against Kubernetes' own schemas."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,26 @@ def test_the_example_changes_what_it_says() -> None:
     ]
     assert limits[0]["metadata"]["labels"]["release"] == "kube-prometheus-stack"
     assert limits[0]["spec"]["groups"][0]["rules"][-1]["labels"] == {"job_name": "shop-a"}
+
+
+def test_a_copy_works_elsewhere_also_without_operator_and_ingress(tmp_path: Path) -> None:
+    """As docs/home.md has it: the folder is copied whole, and what the cluster lacks is left out of two lines."""
+    copy = tmp_path / "my-mayfly"
+    shutil.copytree(KUBERNETES, copy)
+    assert build(copy / "example") == build(KUBERNETES / "example")
+    file = copy / "example" / "kustomization.yaml"
+    text = file.read_text("utf-8")
+    for line, other in (
+        ("  - ../overlays/prometheus-operator ", "  - ../base "),
+        ("components:\n", ""),
+        ("  - ../components/ingress\n", ""),
+    ):
+        assert line in text
+        text = text.replace(line, other)
+    file.write_text(text, "utf-8")
+    manifests = build(copy / "example")
+    assert only("ConfigMap", manifests)["data"]["MAYFLY_STORE_URL"] == "s3://my-bucket/prod"
+    assert {one["kind"] for one in manifests}.isdisjoint({*SCHEMAS, "Ingress"})
 
 
 def template_of(workload: dict[str, Any]) -> dict[str, Any]:

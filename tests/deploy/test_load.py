@@ -1,6 +1,7 @@
 """The example that puts what was pulled into a database, as it stands, and the manifests that run it."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pytest
 
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import NIGHTS, leave, pull_into
+from tests.deploy.operator_schema import SCHEMAS
 from tests.deploy.tools import KUBERNETES, build, validated
 from tests.parts.command import completed
 
-OVERLAY = KUBERNETES / "overlays" / "load"
+COMPONENT = KUBERNETES / "components" / "load"
 FILES = {
     "prices.csv": b'shop,price\n"a\nb",1\nc,2\n',
     "more/items.jsonl": '{"name": "one\u2028line"}\n\n{"name": "ページ"}\n'.encode(),
@@ -38,7 +40,7 @@ def dest(tmp_path: Path) -> tuple[Path, Bucket]:
 
 def load(dest: Path, *url: str) -> "subprocess.CompletedProcess[str]":
     """Run it, beside the folder."""
-    command = [sys.executable, str(OVERLAY / "load.py"), str(dest), *url]
+    command = [sys.executable, str(COMPONENT / "load.py"), str(dest), *url]
     return completed(command, at=dest.parent)
 
 
@@ -89,14 +91,21 @@ def test_a_package_that_cannot_be_loaded_leaves_nothing_of_it(dest: tuple[Path, 
 
 
 def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
-    """They build; the pod has no right, no network, and the program that the tests above ran."""
-    built = build(OVERLAY)
-    assert validated(built, tmp_path).returncode == 0
+    """They build beside all others; the pod has no right, no network, and the program that the tests above ran."""
+    copy = tmp_path / "home"
+    shutil.copytree(KUBERNETES, copy)
+    example = copy / "example" / "kustomization.yaml"
+    example.write_text(
+        example.read_text("utf-8").replace("# - ../components/load", "- ../components/load"),
+        "utf-8",
+    )
+    built = build(copy / "example")
+    assert validated([one for one in built if one["kind"] not in SCHEMAS], tmp_path).returncode == 0
     manifests = {(one["kind"], one["metadata"]["name"]): one for one in built}
     (config,) = (
         one for (kind, name), one in manifests.items() if kind == "ConfigMap" and "load" in name
     )
-    assert config["data"] == {"load.py": (OVERLAY / "load.py").read_text("utf-8")}
+    assert config["data"] == {"load.py": (COMPONENT / "load.py").read_text("utf-8")}
     template = manifests["CronJob", "mayfly-load"]["spec"]["jobTemplate"]["spec"]["template"]
     policy = manifests["NetworkPolicy", "mayfly-load"]["spec"]
     assert policy["podSelector"]["matchLabels"] == template["metadata"]["labels"]
