@@ -35,9 +35,10 @@ _IMAGES_OWN = frozenset({"PATH", "HOME", "LANG", "VIRTUAL_ENV"})
 """Variables whose values only the image knows."""
 
 _CLIENTS_OWN = re.compile(
-    r"PATH|HOME|TMPDIR|GLIBC_TUNABLES|GCONV_PATH|(LD|DOCKER|COMPOSE|BUILDKIT|BUILDX|PYTHON|GO|SSL)_?[A-Z_]*"
+    r"PATH|HOME|TMPDIR|GLIBC_TUNABLES|GCONV_PATH|GO(DEBUG|GC|MAXPROCS|MEMLIMIT|TRACEBACK|COVERDIR)"
+    r"|PYTHON[A-Z0-9_]*|(LD|DOCKER|COMPOSE|BUILDKIT|BUILDX|GIT|SSL)_[A-Z0-9_]*"
 )
-"""Variables that the engine's client itself, which runs as the agent's user, might obey."""
+"""Variables that the engine's client itself, which runs as the agent's user, or git in its name, might obey."""
 
 
 def is_clients_own(name: str) -> bool:

@@ -45,12 +45,30 @@ def test_a_secret_is_on_no_command_line(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LD_PRELOAD", "DOCKER_HOST", "COMPOSE_FILE", "PATH", "PYTHONPATH"]
+    "name",
+    [
+        *(
+            "LD_PRELOAD",
+            "DOCKER_HOST",
+            "DOCKER_X1",
+            "COMPOSE_FILE",
+            "PATH",
+            "PYTHONPATH",
+            "GODEBUG",
+        ),
+        *("GIT_DIR", "GIT_CONFIG_KEY_0", "BUILDX_GIT_INFO"),
+    ],
 )
 def test_what_the_engine_s_client_obeys_is_kept_from_it(name: str) -> None:
     """The client runs as the agent does; a release's variable must not lead it elsewhere."""
     way = container_environment({name: "value"}, [])
     assert name not in way.environ
+
+
+@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "GOOGLE_API_KEY", "LDAP_PASSWORD", "SSLKEY"])
+def test_names_that_only_begin_alike_reach_it(name: str) -> None:
+    """They are ordinary names of secrets."""
+    assert container_environment({name: "value"}, [name]).environ == {name: "value"}
 
 
 @pytest.mark.parametrize("path", ["/", "/a/../b", "/a:b", "/a,b", "/a//b", "/a/", '/a"b', "/a\nb"])

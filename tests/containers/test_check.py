@@ -139,5 +139,7 @@ def test_builds_keep_their_state_where_the_unit_may_write() -> None:
     (state,) = [
         line.removeprefix("StateDirectory=") for line in unit if line.startswith("StateDirectory=")
     ]
-    place = Path(compose_environ(Engine(environ), {})["BUILDX_CONFIG"])
+    environment = compose_environ(Engine(environ), {"BUILDX_GIT_INFO": "true"})
+    assert environment["BUILDX_GIT_INFO"] == environment["BUILDX_GIT_LABELS"] == "false"
+    place = Path(environment["BUILDX_CONFIG"])
     assert place.is_relative_to(Path("/var/lib", state))

@@ -23,6 +23,10 @@ _CLIENTS = re.compile(
 )
 """What compose itself needs of the engine's environment. A stack can read all that compose has: no proxy's password."""
 
+_NO_GIT = {"BUILDX_GIT_INFO": "false", "BUILDX_GIT_LABELS": "false"}
+"""While it builds, the client would call git, as the agent's user, in a folder of the release, for the commit to name in the
+image. Git takes any folder that looks like a repository for one, and runs programs that its configuration names."""
+
 OLDEST = (2, 26, 0)
 """The first that shows a stack both resolved and as it was before files of variables were read, as JSON."""
 
@@ -35,7 +39,7 @@ HOW_TO_GET = (
 def compose_environ(engine: Engine, job: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of compose: the job's, and of the agent's what says where the engine is."""
     own = {name: value for name, value in engine.environ.items() if _CLIENTS.fullmatch(name)}
-    return {**job, **own}
+    return {**job, **own, **_NO_GIT}
 
 
 async def require_compose(environ: Mapping[str, str]) -> None:
