@@ -1,6 +1,7 @@
 """Secrets are replaced by value in every text, in all the forms in which they occur. Decisions only."""
 
 import base64
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -23,16 +24,25 @@ SHORTEST = 5
 """Shorter values are not searched for: they would remove ordinary words from every line."""
 
 _HEX = re.compile(r"%[0-9A-F]{2}")
+_AS_GO = {ord(one): f"\\u{ord(one):04x}" for one in "<>&"}
 
 
 def _forms(value: str) -> set[str]:
-    """Return the spellings of a secret: plain, URL, JSON, Python, and base64 at each alignment."""
+    """Return the spellings of a secret: plain, URL, HTML, JSON, Python, and base64 at each alignment."""
     data = value.encode(errors="surrogateescape")
     urls = {quote(value, safe=""), quote(value), quote_plus(value)}
+    # As browsers write them: `encodeURIComponent`, and a form that is sent.
+    urls |= {quote(value, safe="!'()*"), quote_plus(value, safe="*").replace("~", "%7E")}
     forms = {value, *urls, *(_HEX.sub(lambda match: match.group().lower(), url) for url in urls)}
     for text in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
         # Twice: a document that is a text in another one.
         forms |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    # PHP writes JSON so, and Go.
+    for text in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        forms |= {text.replace("/", "\\/"), text.translate(_AS_GO)}
+    page = html.escape(value, quote=False)
+    quoted = html.escape(value)
+    forms |= {page, page.replace('"', "&quot;"), quoted, quoted.replace("&#x27;", "&#39;")}
     for shown in (repr(value)[1:-1], ascii(value)[1:-1], repr(data)[2:-1]):
         # As tracebacks show it; which quotes have a backslash depends on what stands around it.
         bare = shown.replace("\\'", "'")

@@ -114,6 +114,24 @@ def test_a_secret_is_gone_from_json_in_json(secret: str) -> None:
     assert "[redacted:KEY]" in Redactor({"KEY": secret}).text(document)
 
 
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("Pa$$!wo(rd)@1", "Pa%24%24!wo(rd)%401"),  # encodeURIComponent
+        ("x'y z*w~1", "x%27y+z*w%7E1"),  # a form
+        ("ab/cd+ef&gh<ij", "ab/cd+ef&amp;gh&lt;ij"),  # HTML
+        ("ab'cd\"ef", "ab&#39;cd&quot;ef"),
+        ("ab'cd\"ef", "ab&#x27;cd&quot;ef"),
+        ("ab'cd\"ef", "ab'cd&quot;ef"),
+        ("ab/cd+ef&gh<ij", "ab\\/cd+ef&gh<ij"),  # JSON by PHP
+        ("ab/cd+ef&gh<ij", "ab/cd+ef\\u0026gh\\u003cij"),  # by Go
+    ],
+)
+def test_a_secret_is_gone_from_pages_and_answers(secret: str, shown: str) -> None:
+    """As browsers, pages and services write it."""
+    assert Redactor({"KEY": secret}).text(f"a {shown} b") == "a [redacted:KEY] b"
+
+
 def test_hexadecimal_digits_of_a_url_may_be_small() -> None:
     """Java and .NET write them so."""
     assert Redactor({"KEY": "a/b?c=d"}).text("t=a%2fb%3fc%3dd") == "t=[redacted:KEY]"
