@@ -3,6 +3,7 @@
 The archive's content is the job's own, so it is treated as hostile: plain files and folders only, within limits.
 """
 
+import gzip
 import os
 import shutil
 import tarfile
@@ -25,6 +26,9 @@ _UNUSABLE = (
     *(tarfile.TarError, zlib.error, OSError, EOFError, ValueError, StoppedError),
     RecursionError,  # from pathlib, of a thousand folders in each other
 )
+
+MOST_HEADER = 256 * 1024
+"""Bytes from the end of one file in an archive to the next: its header, with a path of some thousand bytes."""
 
 Stopped = Callable[[], bool]
 """Tells whether to give up; asked between two files."""
@@ -114,6 +118,28 @@ def _names(state: Path, budget: _Budget) -> Iterator[str]:
                     yield f"{inside}{entry.name}"
 
 
+class _Archive(gzip.GzipFile):
+    """What an archive unpacks to, of which no more is read than was counted: a header may claim to be a gigabyte.
+
+    Attributes:
+        left: Bytes that may be read.
+    """
+
+    left = MOST_HEADER
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return bytes.
+
+        Raises:
+            ValueError: More are asked for than may be.
+        """
+        if size is None or not 0 <= size <= self.left:
+            raise ValueError("one of its headers is too large")
+        data = super().read(size)
+        self.left -= len(data)
+        return data
+
+
 def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
     """Extract a state into an empty folder.
 
@@ -122,11 +148,12 @@ def unpack(archive: Path, state: Path, limit: int, stopped: Stopped) -> str:
     """
     budget = _Budget(limit, stopped)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with _Archive(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 if not member.isreg() or not _stays_inside(member.name):
                     raise tarfile.TarError(f"{member.name!a} is not a plain file")
                 budget.take(entries=1, size=member.size)
+                stream.left = member.size + MOST_HEADER
                 target = state / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)

@@ -2,6 +2,7 @@
 
 import gzip
 import tarfile
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -87,6 +88,25 @@ def test_a_state_that_is_damaged_or_too_deep_costs_no_job(state: Path, tmp_path:
     with nested(state, 1500):
         assert pack(state, archive, LIMIT, never) == ""
     assert "could not be restored: maximum recursion depth" in unpack(archive, again, LIMIT, never)
+    assert list(again.iterdir()) == []
+
+
+def test_a_header_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
+    """Zeros shrink a thousandfold, and tarfile reads a header whole, before anybody sees the file that it is of."""
+    archive, again = tmp_path / "state.tar.gz", tmp_path / "again"
+    again.mkdir()
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, 256 * 1024**2
+    with gzip.open(archive, "wb") as stream:
+        stream.write(header.tobuf())
+        for _ in range(256):
+            stream.write(bytes(1024**2))
+    tracemalloc.start()
+    told = unpack(archive, again, LIMIT, never)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert told == "its state could not be restored: one of its headers is too large"
+    assert peak < 8 * 1024**2
     assert list(again.iterdir()) == []
 
 
