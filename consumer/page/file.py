@@ -15,6 +15,8 @@ TEXTS = frozenset({"application/json", "application/x-ndjson", "application/xml"
 MOST_ROWS = 500
 MOST_COLUMNS = 50
 MOST_CELL = 300
+MOST_GROWTH = 10
+"""A text of JSON with its indentation is at most so many times as long."""
 
 
 def may_be_looked_at(resource: Resource) -> bool:
@@ -56,7 +58,15 @@ def _table(text: str, kind: str) -> list[list[str]]:
 
 
 def _indented(text: str) -> str:
+    """Return JSON with an item a line; as it is, where lists in each other would make a thousand times of it."""
+    pieces: list[str] = []
+    size, most = 0, MOST_GROWTH * len(text)
     try:
-        return json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+        for piece in json.JSONEncoder(indent=1, ensure_ascii=False).iterencode(json.loads(text)):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                return text
+        return "".join(pieces)
     except (ValueError, RecursionError):
         return text

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from agent.base.console import printable
+from agent.contract.ids import EARLIEST, LATEST
 
 LEVELS = ("debug", "info", "warning", "error")
 MOST_TEXT = 2000
@@ -101,4 +102,5 @@ def _moment(value: Any) -> datetime | None:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else None
+    # Others have no time in some zone.
+    return moment if moment.tzinfo and EARLIEST <= moment <= LATEST else None

@@ -1,6 +1,7 @@
 """The pages: what a real browser makes of them, what a site may write into them, their words and their bounds."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -575,6 +577,20 @@ def test_any_content_is_shown(content: bytes, kind: str) -> None:
     html = file_page(visit("/view/r/j/files/x"), "r", "j", file, Text(content, cut=True))
     assert "This is the beginning of it." in html
     assert Tags(html).names <= usual()[0]
+
+
+def test_lists_in_each_other_make_no_page_of_a_hundred_megabytes() -> None:
+    """Indented, each item would have as many spaces as there are lists around it."""
+    content = b"[" * 900 + b"0" + b",0" * 120_000 + b"]" * 900
+    file = resource("files/x", "application/json")
+    assert len(file_page(visit("/view/r/j/files/x"), "r", "j", file, Text(content))) < 10**6
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-10:00"])
+def test_a_time_that_no_zone_has_is_none(at: str) -> None:
+    """A forged one: the line is shown without."""
+    (line,) = log_lines(json.dumps({"timestamp": at, "event": "x"}).encode())
+    assert line.text(ZoneInfo("Asia/Tokyo")).split() == ["info", "x"]
 
 
 def test_json_has_the_same_numbers() -> None:
