@@ -24,8 +24,8 @@ _CLIENTS = re.compile(
 """What compose itself needs of the engine's environment. A stack can read all that compose has: no proxy's password."""
 
 _NO_GIT = {"BUILDX_GIT_INFO": "false", "BUILDX_GIT_LABELS": "false"}
-"""While it builds, the client would call git, as the agent's user, in a folder of the release, for the commit to name in the
-image. Git takes any folder that looks like a repository for one, and runs programs that its configuration names."""
+"""While it builds, the client would call git, as the agent's user, in a folder of the release, for the commit to name.
+Git takes any folder that looks like a repository for one, and runs programs that its configuration names."""
 
 OLDEST = (2, 26, 0)
 """The first that shows a stack both resolved and as it was before files of variables were read, as JSON."""
