@@ -40,7 +40,10 @@ def try_imports(file: str, package: str | None) -> None:
 
 
 def problem_of(program: dict[str, str]) -> str:
-    """Return why a program could not start, or an empty text."""
+    """Return why a program could not start, or an empty text.
+
+    Only what no environment could mend counts: a module may want a secret, or a folder of the run, to be imported.
+    """
     path = list(sys.path)
     try:
         if program["module"]:
@@ -51,8 +54,10 @@ def problem_of(program: dict[str, str]) -> str:
             sys.path[0] = os.path.dirname(os.path.abspath(file))  # noqa: PTH100, PTH120
         if file is not None:
             try_imports(file, package)
-    except BaseException as error:  # noqa: BLE001 -- what a module does when it is imported is unknown
+    except (ImportError, SyntaxError) as error:
         return type(error).__name__ + ": " + str(error)
+    except BaseException:  # noqa: BLE001, S110 -- whether the job fails as well, its first run shows
+        pass
     finally:
         sys.path[:] = path
     return ""

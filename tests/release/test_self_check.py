@@ -71,11 +71,36 @@ async def test_half_a_character_in_what_an_import_says_ends_no_run(computer: Com
 
     good = await computer.ran("v1.0", {"jobs.toml": JOBS, "greet.py": "import os\n"})
     computer.context["isolation"] = isolate
-    files = {"greet.py": "import raises\n", "raises.py": "raise ValueError(chr(0xD800) + '!')\n"}
+    files = {"greet.py": "import raises\n", "raises.py": "raise ImportError(chr(0xD800) + '!')\n"}
     computer.publish("v2.0", files)
     obtained = await computer.obtain()
     assert (obtained.release.commit, computer.bad) == (good, ["v2.0"])
-    assert "ValueError: ?!" in obtained.record.refused[0].reason
+    assert "ImportError: ?!" in obtained.record.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("config", "bad"),
+    [
+        ("import os\nTOKEN = os.environ['SHOP_PASSWORD']\n", []),
+        ("import sys\nsys.exit('MAYFLY_OUTPUT_DIR is not set')\n", []),
+        ("import module_that_no_lock_has\n", ["v2.0"]),
+        ("TOKEN =\n", ["v2.0"]),
+    ],
+)
+async def test_a_module_that_wants_its_jobs_environment_makes_no_release_bad(
+    computer: Computer, config: str, bad: list[str]
+) -> None:
+    """The check has no secret and no run: only what no environment could mend is the release's fault."""
+
+    async def isolate() -> Isolation:
+        return ProcessIsolation()
+
+    await computer.ran("v1.0", {"jobs.toml": JOBS, "greet.py": "import os\n"})
+    computer.context["isolation"] = isolate
+    new = computer.publish("v2.0", {"greet.py": "import config\n", "config.py": config})
+    obtained = await computer.obtain()
+    assert computer.bad == bad
+    assert (obtained.release.commit == new) is (bad == [])
 
 
 async def test_a_machine_that_is_slow_to_start_the_check_makes_no_release_bad(
