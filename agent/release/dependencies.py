@@ -36,6 +36,8 @@ SHOWN = 5
 
 _REQUIRES_PYTHON = re.compile(rb'^requires-python = "([^"]*)"', re.MULTILINE)
 _ASKS_GIT = re.compile(r"setuptools[-_]scm|hatch-vcs|pbr|pdm-backend|dynamic-versioning")
+_INCLUDES = re.compile(r"-r|--requirement")
+_EDITABLE = re.compile(r"-e|--editable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ def _in_folder(read: Read, folder: PurePosixPath) -> Dependencies | None:
         )
     content = read(REQUIREMENTS)
     requirements = None if content is None else _decoded(content, file(REQUIREMENTS))
+    if requirements is not None and not _requirements(requirements):
+        requirements = None  # it is there for its comments
     bare = unhashed(requirements) if requirements is not None else []
     if requirements is not None and not bare:
         return Dependencies(file(REQUIREMENTS), (_pip(content, requirements, hashed=True),))
@@ -177,14 +181,26 @@ def not_read(names: Sequence[str], found: Dependencies | None) -> Iterator[tuple
 def unhashed(text: str) -> list[str]:
     """Return the requirements of a `requirements.txt` that have no hash.
 
-    Files that it includes are checked by uv, which gets `--require-hashes`.
+    If anything here has a hash, files that it includes are checked by uv, which gets `--require-hashes`; else they
+    count as requirements without.
     """
+    lines = _requirements(text)
+    some = any("--hash=" in line for line in lines)
+    return [
+        re.split(r"[\s;]", line)[0] if not line.startswith("-") else line
+        for line in lines
+        if "--hash=" not in line and not (some and _INCLUDES.match(line))
+    ]
+
+
+def _requirements(text: str) -> list[str]:
+    """Return the lines of a `requirements.txt` that bring packages; options, such as an index, bring none."""
     lines = re.sub(r"\\\r?\n", " ", text).splitlines()
     wanted = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
     return [
-        re.split(r"[\s;]", line)[0]
+        line
         for line in wanted
-        if line and not line.startswith("-") and "--hash=" not in line
+        if line and (not line.startswith("-") or _INCLUDES.match(line) or _EDITABLE.match(line))
     ]
 
 

@@ -98,6 +98,15 @@ POETRY_CORE = '[build-system]\nrequires = ["poetry-core"]\n'
             {"requirements.txt": "idna\n".encode("utf-16")},
             ["requirements.txt", "pip install --requirement -"],
         ),
+        (
+            {"requirements.txt": "-r base.txt\n"},
+            ["requirements.txt", "pip install --requirement requirements.txt"],
+        ),
+        (
+            {"requirements.txt": "# see poetry.lock\n", "poetry.lock": POETRY},
+            ["poetry.lock", HASHED_INPUT],
+        ),
+        ({"requirements.txt": "-i https://example.com/simple\n"}, []),
         ({"pyproject.toml": PROJECT}, OF_PROJECT),
         ({"pyproject.toml": BUILT}, [*OF_PROJECT, "pip install ."]),
         ({"pyproject.toml": BUILT + "[tool.uv]\npackage = false\n"}, OF_PROJECT),
@@ -242,6 +251,13 @@ def test_files_that_do_not_count_are_named() -> None:
         ("idna==3.10 # --hash=sha256:aa\n", ["idna==3.10"]),
         ("a==1 --hash=sha256:aa\nb==2 ; python_version < '4'\nc @ file:///c\n", ["b==2", "c"]),
         ("a==1 \\\r\n --hash=sha256:aa\r\n", []),
+        ("-r requirements/base.txt\n", ["-r requirements/base.txt"]),
+        ("-r base.txt\na==1 --hash=sha256:aa\n", []),
+        ("-e .\na==1 --hash=sha256:aa\n", ["-e ."]),
+        (
+            "--requirement=base.txt\n--editable ./lib\n",
+            ["--requirement=base.txt", "--editable ./lib"],
+        ),
     ],
 )
 def test_requirements_without_a_hash_are_found(text: str, names: list[str]) -> None:
