@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -136,8 +136,12 @@ class JobsOfRun:
 
         async def rerun(other: Installed, names: tuple[str, ...]) -> list[JobRecord]:
             jobs = chosen(other.jobs.job, frozenset(names))
+            # The new release may have forgotten that its jobs want any.
+            secrets, unread = await self._secrets(jobs)
             again = replace(
                 context,
+                secrets=secrets,
+                secrets_unread=unread,
                 tree=other.tree,
                 programs=other.programs,
                 ref=other.ref,
@@ -165,7 +169,7 @@ class JobsOfRun:
         call, settings = context.call, context.settings
         supervisor = await browser.settle(release.jobs.browser, self.jobs)
         self._draft.warn(*browser.warnings)
-        secrets, unread = await self._secrets()
+        secrets, unread = await self._secrets(self.jobs)
         session = await asyncio.shield(background.session)
         self._past = background.outputs([job.name for job in self.jobs])
         return JobContext(
@@ -204,9 +208,9 @@ class JobsOfRun:
             self._draft.note(isolation=chosen.record)
         return chosen.isolation
 
-    async def _secrets(self) -> tuple[Mapping[str, str], str]:
-        """Return the jobs' secrets, and why they could not be read."""
-        if not any(job.secrets for job in self.jobs):
+    async def _secrets(self, jobs: Iterable[Job]) -> tuple[Mapping[str, str], str]:
+        """Return the secrets that some of these jobs want, and why they could not be read."""
+        if not any(job.secrets for job in jobs):
             return {}, ""
         try:
             return await self._background.secrets, ""

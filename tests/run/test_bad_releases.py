@@ -165,6 +165,22 @@ def test_a_bad_release_costs_no_files(bench: Bench, bucket: Bucket, good: str, n
         _found_bad(bench, bucket)
 
 
+def test_what_runs_once_more_has_the_secrets_that_the_new_release_forgot(
+    bench: Bench, bucket: Bucket
+) -> None:
+    """The last good release says which they are: with them its job works, and the new one is to blame."""
+    bench.secrets("TOKEN=hunter2-hunter2\n")
+    wants = 'test "$TOKEN" && echo 1 > "$MAYFLY_OUTPUT_DIR/x"\n'
+    command, other = ["sh", "prices.sh"], job("other", ["sh", "other.sh"])
+    files = {"prices.sh": wants, "other.sh": 'echo 1 > "$MAYFLY_OUTPUT_DIR/x"\n'}
+    good = bench.release("v1.0", job("prices", command, secrets=["TOKEN"]) + other, files)
+    bench.run(code=0)
+    bench.release("v2.0", job("prices", command) + other, files)
+    run = sound(bucket, bench.run(code=0).run_id)
+    assert run.release["rolled_back_from"]["jobs"] == ["prices"]
+    assert run.told["prices"]["release"] == good
+
+
 def test_only_what_broke_runs_once_more_and_a_repaired_release_becomes_the_good_one(
     bench: Bench, bucket: Bucket, good: str
 ) -> None:
