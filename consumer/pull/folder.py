@@ -194,6 +194,19 @@ class Destination:
                 folder = stack.enter_context(opened(self._ours, STAGING, run, job, make=True))
             yield folder
 
+    def staged_bytes(self, job: str, run: str) -> int:
+        """Return how many bytes are staged of a job of a run."""
+        with (
+            edge("measure", self.path / OURS / STAGING),
+            suppress(FileNotFoundError),
+            opened(self._ours, STAGING, run, job) as folder,
+        ):
+            return sum(
+                os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
+                for _, parent, name, _ in walk(folder)
+            )
+        return 0
+
     def clear(self, job: str, run: str) -> None:
         """Throw away what is staged of a job of a run."""
         with (

@@ -333,7 +333,9 @@ class _Session:
         if size > self.wish.max_bytes:
             problem = f"it declares {size} bytes, more than the {self.wish.max_bytes} allowed"
             raise _RejectedError([problem], needed=size)
-        self.destination.check_room(size)
+        # What an earlier pull staged has its room already; what is wrong of it is removed before more comes.
+        staged = await asyncio.to_thread(self.destination.staged_bytes, job, run)
+        self.destination.check_room(max(0, size - staged))
         # The job first: a narrow terminal has no room for the end.
         self.watcher.expects(f"{job} {run}: {len(package.resources)} files", size)
         problems = await fetch_job(

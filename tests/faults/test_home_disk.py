@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from agent.contract.layout import EntryKey, parse_key
+from consumer.pull.folder import SPARE_BYTES
 from tests.bucket.bucket import Bucket
 from tests.consumer.pulling import TODAY, Pulled, installed, leave, of_job, pulling, results
 from tests.consumer.serving import serving
 from tests.faults.figures import Figures
 from tests.parts.command import mayfly, surroundings
-from tests.parts.small_disk import SmallDisk
+from tests.parts.small_disk import PAGE, SmallDisk
 from tests.parts.waiting import wait_until
 
 STEP = int(os.environ.get("MAYFLY_HOME_DISK_STEP", "7"))
@@ -102,6 +104,20 @@ def test_a_pull_without_room(tmp_path: Path, bucket: Bucket) -> None:
             )
     figures.write()
     assert problems == [], problems[0]
+
+
+def test_what_is_staged_needs_no_room_again(tmp_path: Path, bucket: Bucket) -> None:
+    """A pull that was killed with most of a job staged goes on on a disk that has no room for that job twice."""
+    jobs = {"videos": {"large.bin": bytes(24 * 1024**2), "last": b"1"}}
+    run, dest = leave(bucket, night(0), jobs), tmp_path / "home"
+    with SmallDisk(dest) as disk:
+        staged = dest / ".mayfly" / "staging" / run / "videos"
+        assert pull(tmp_path / "elsewhere", bucket, tmp_path).code == 0
+        shutil.copytree(tmp_path / "elsewhere" / "videos" / run, staged)
+        (staged / "files" / "last").unlink()
+        disk.leave_pages((SPARE_BYTES + 1024**2) // PAGE)
+        pulled = pull(dest, bucket, tmp_path)
+        assert (pulled.code, pulled.rows("installed")) == (0, [(run, "videos")]), pulled
 
 
 def test_a_full_disk_is_said_once(tmp_path: Path, bucket: Bucket) -> None:
