@@ -205,7 +205,8 @@ def pull(
             if watch is None:
                 work, stopped = once(bucket, history, pulls, done), ExitCode.INTERRUPTED
             else:
-                work, stopped = for_ever(bucket, history, pulls, done, watch), ExitCode.DONE
+                work = for_ever(bucket, history, pulls, watcher, done, seconds=watch)
+                stopped = ExitCode.DONE
             return asyncio.run(until_stopped(work, stopped=stopped))
     except (FolderError, HistoryError) as error:
         raise ConfigurationError([Fault("DEST", str(dest), str(error), error.remedy)]) from error

@@ -1,7 +1,7 @@
 """The story of a pull: what is wanted and not there is fetched, verified, installed and told to the hook."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -66,6 +66,7 @@ async def pull(
     hook: Hook | None = None,
     batches: Collection[Id] | None = None,
     untidy: Collection[str] = (),
+    unread: Mapping[Id, str] | None = None,
     lock_seconds: float = LOCK_SECONDS,
     stopped: Callable[[Report], None] = lambda _: None,
 ) -> Report:
@@ -81,6 +82,7 @@ async def pull(
         batches: Those to look at: of the last poll, and what the last report says that waits. None looks at all,
             and tells again what was told before.
         untidy: What the last report says of that.
+        unread: Batches about which the bucket did not say everything, with the reason.
         lock_seconds: How long to wait for another pull that works on the folder.
         stopped: Is told what came of a pull that is cancelled.
 
@@ -105,7 +107,7 @@ async def pull(
                 )
                 if problem:
                     session.tell(Note(problem, fault=True, folder=True))
-                return await session.pull(batches, untidy)
+                return await session.pull(batches, untidy, unread or {})
     except asyncio.CancelledError:
         stopped(Report(tuple(events), stopped=True))
         raise
@@ -154,7 +156,9 @@ class _Session:
         self.events.append(event)
         self.watcher.told(event)
 
-    async def pull(self, news: Collection[Id] | None, untidy: Collection[str]) -> Report:
+    async def pull(
+        self, news: Collection[Id] | None, untidy: Collection[str], unread: Mapping[Id, str]
+    ) -> Report:
         """Do it."""
         self._settle()
         history = await asyncio.to_thread(self._load, news)
@@ -175,7 +179,12 @@ class _Session:
         unreachable = await self._take_all(todo)
         self._settle()
         failures = await asyncio.to_thread(self._failures_in, history, everything=news is None)
+        # What a batch that could not be read brought, nobody knows: not even that it failed.
+        lost = {run.id for batch, run in history.runs if batch.id in unread}
+        failures = [one for one in failures if one.run not in lost]
         self._tell_problems(history, failures, again=news is None)
+        for batch, reason in unread.items():
+            self.tell(Delayed(batch.name, "", reason, store=True))
         touched = {one.job.name for one in todo} | {job for job, _ in self.called}
         touched |= {*untidy} - {LEFTOVERS}
         for job in self.destination.jobs() if news is None else sorted(touched):

@@ -2,8 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection, Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -11,7 +10,7 @@ from agent.base.errors import ExitCode, MayflyError, StoreError
 from agent.contract.ids import Batch
 from consumer.bucket import ReadOnlyBucket
 from consumer.follow import Poll, poll
-from consumer.pull.report import Delayed, Note, Report
+from consumer.pull.report import Note, Report, Watcher
 from consumer.pull.session import UnknownError
 from consumer.store import Store
 
@@ -22,7 +21,11 @@ class Pull(Protocol):
     """`pull` with everything decided but what it looks at."""
 
     def __call__(
-        self, *, batches: Collection[Batch] | None, untidy: Collection[str] = ()
+        self,
+        *,
+        batches: Collection[Batch] | None,
+        untidy: Collection[str] = (),
+        unread: Mapping[Batch, str],
     ) -> Coroutine[None, None, Report]:
         """Do it."""
 
@@ -56,13 +59,19 @@ async def once(bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done) -> 
         done(Report(stopped=True))
         raise
     else:
-        report = _with_failures(await pull(batches=None), found)
+        report = await pull(batches=None, unread=dict(found.failed))
     done(report)
     return report.exit_code
 
 
 async def for_ever(
-    bucket: ReadOnlyBucket, store: Store, pull: Pull, done: Done, seconds: float
+    bucket: ReadOnlyBucket,
+    store: Store,
+    pull: Pull,
+    watcher: Watcher,
+    done: Done,
+    *,
+    seconds: float,
 ) -> ExitCode:
     """Poll every `seconds`, counted from the end of a pull to the next poll, until cancelled; pull what is new.
 
@@ -77,7 +86,7 @@ async def for_ever(
             if batches is not None:
                 batches = {*batches, *news}
             if batches is None or batches or untidy or found.failed:
-                report = _with_failures(await pull(batches=batches, untidy=untidy), found)
+                report = await pull(batches=batches, untidy=untidy, unread=dict(found.failed))
                 batches, untidy = report.waiting, report.untidy
                 done(report)
         except UnknownError:
@@ -85,7 +94,9 @@ async def for_ever(
         except StoreError as error:
             done(Report(unreachable=error.with_remedy))
         except MayflyError as error:
-            done(Report((Note(error.with_remedy, fault=True),)))
+            note = Note(error.with_remedy, fault=True)
+            watcher.told(note)
+            done(Report((note,)))
         await asyncio.sleep(seconds)
 
 
@@ -94,9 +105,3 @@ async def _poll(bucket: ReadOnlyBucket, store: Store) -> Poll:
     while (found := await poll(bucket, store, datetime.now(UTC))).more:
         pass
     return found
-
-
-def _with_failures(report: Report, found: Poll) -> Report:
-    """Tell of batches about which the bucket did not say everything."""
-    failures = (Delayed(one.name, "", why, store=True) for one, why in found.failed)
-    return replace(report, events=(*report.events, *failures))

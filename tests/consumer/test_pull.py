@@ -38,6 +38,7 @@ from tests.consumer.pulling import (
     state_of,
 )
 from tests.consumer.terminal import at_terminal
+from tests.parts.command import call
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
 from tests.parts.ports import free_port
@@ -357,6 +358,21 @@ def test_an_object_that_the_store_refuses_waits_and_stops_nobody(
     pulled = pull_into(dest, distant)
     assert (pulled.code, (runs[0], "quotes") in installed(dest)) == (0, True)
     assert (dest / "quotes" / "latest").readlink() == Path(runs[1])
+
+
+def test_a_batch_that_cannot_be_read_is_named_and_not_called_failed(
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path
+) -> None:
+    """Also without --json: with the reason and what to do, and without a guess of what became of its jobs."""
+    leave(distant, NIGHTS[0], SMALL)
+    pull_into(dest, distant)
+    run = leave(distant, NIGHTS[2], SMALL)
+    s3_proxy.inject(Answer(403, "AccessDenied"), path=f"/batches/main/{run}/")
+    told = call("pull", str(dest), environ=distant.environ)
+    assert (told.exit_code, told.stdout) == (6, "nothing new, 1 problem\n")
+    assert f"{run}: not now, " in told.stderr
+    assert "refused" in told.stderr
+    assert "nothing, " not in told.stderr
 
 
 def test_files_that_are_not_as_declared_reject_their_jobs_alone(bucket: Bucket, dest: Path) -> None:

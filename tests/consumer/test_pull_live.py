@@ -29,8 +29,10 @@ from tests.consumer.pulling import (
     pull_into,
     pulling,
     results,
+    state_of,
 )
 from tests.consumer.terminal import at_terminal
+from tests.parts.command import MAYFLY, surroundings
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer, BlackHole, Delay, ResetDownload
 from tests.parts.waiting import wait_until
@@ -263,6 +265,23 @@ def test_a_watch_outlives_a_store_that_goes_away(
     assert (len(lines[0]["installed"]), len(lines[-1]["installed"])) == (1, 1)
     assert all("refused to list" in line["unreachable"] for line in lines[1:-1])
     assert [line["exit_code"] for line in lines[1:-1]] == [6] * (len(lines) - 2)
+
+
+def test_a_watch_names_what_ends_its_pulls(folder: Bucket, dest: Path, tmp_path: Path) -> None:
+    """A memory that cannot be used is named on stderr by each pull, also without --json."""
+    leave(folder, NIGHTS[0], SMALL)
+    state_of(dest).mkdir(parents=True)
+    errors = tmp_path / "errors"
+    with errors.open("wb") as stream:
+        command = [*MAYFLY, "pull", str(dest), "--watch", "1"]
+        environ = surroundings(folder.environ)
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=stream)
+    with process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.kill()
+    assert lines == [b"nothing new, 1 problem\n"] * 2
+    assert f"{state_of(dest)} is in the way" in errors.read_text()
 
 
 def test_a_watch_tries_again_what_the_folder_refused(
