@@ -8,7 +8,7 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
-from agent.base.errors import UsageError
+from agent.base.errors import StoreError, UsageError
 from agent.batch.fold import fold
 from agent.batch.named import Search, run_named
 from agent.bucket.address import LocalBucket
@@ -25,7 +25,7 @@ from agent.contract.layout import (
 )
 from agent.contract.package import Package
 from agent.contract.results import RunStatus
-from consumer.bucket import ReadOnlyBucket, TooLargeError
+from consumer.bucket import ReadOnlyBucket
 from consumer.entries import (
     MOST_DESCRIPTOR_BYTES,
     disagreements,
@@ -53,6 +53,7 @@ class Kind(StrEnum):
     EXTRA = "extra"
     SIZE = "size"
     HASH = "hash"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ async def verify_folder(path: Path) -> Report:
     ]
     if (path / DESCRIPTOR).exists() or not inner:
         return await _verify_package(path, str(path))
-    reports = [await _verify_package(one, f"{one.relative_to(path)}/") for one in inner]
+    reports = [await _verify_inner(one, f"{one.relative_to(path)}/") for one in inner]
     return Report(
         str(path),
         f"{len(reports)} packages",
@@ -164,12 +165,20 @@ async def verify_folder(path: Path) -> Report:
     )
 
 
+async def _verify_inner(folder: Path, name: str) -> Report:
+    """Check one package of many: one that cannot be listed leaves the others to check."""
+    try:
+        return await _verify_package(folder, name)
+    except StoreError as error:
+        return Report(name, problems=(_unreadable("", error),))
+
+
 async def _verify_package(folder: Path, name: str) -> Report:
     bucket = ReadOnlyBucket.open(LocalBucket(folder), None)
     check = _Check(bucket, {item.key: item.bytes async for item in bucket.list("")})
     text = await check.read(DESCRIPTOR, MOST_DESCRIPTOR_BYTES)
     if text is None:
-        check.add(Kind.MISSING, DESCRIPTOR, "no package is here, or one that is too large")
+        check.add(Kind.MISSING, DESCRIPTOR, "no package that can be read is here")
         return check.report(name, "")
     package = read_own_package(text)
     if isinstance(package, Invalid):
@@ -202,6 +211,10 @@ def _named(entries: Iterable[Entry | Invalid], only: str | None) -> dict[str, Ma
     return {one.key: (one.bytes, one.sha256) for one in objects if one}
 
 
+def _unreadable(path: str, error: StoreError) -> Problem:
+    return Problem(Kind.UNREADABLE, path, f"it cannot be read: {error.with_remedy}")
+
+
 @dataclass
 class _Check:
     bucket: ReadOnlyBucket
@@ -220,10 +233,10 @@ class _Check:
         return Report(name, str(status), self.files, self.size, unnamed, tuple(problems))
 
     async def read(self, key: str, limit: int) -> bytes | None:
-        """Return a document; None when there is none of this size, which is a problem of its own."""
+        """Return a document; None when there is none of this size, or none that can be read: a problem of its own."""
         try:
             return await self.bucket.get(key, limit=limit)
-        except TooLargeError:
+        except StoreError:  # also one that is too large
             return None
 
     async def package(self, job: Job, key: JobKey, committed: Object) -> None:
@@ -254,7 +267,12 @@ class _Check:
 
         async def work() -> None:
             for key, mark in queue:
-                problem = await self._problem(key, *mark)
+                try:
+                    problem = await self._problem(key, *mark)
+                except StoreError as error:
+                    async for _ in self.bucket.list(key):
+                        break  # else each object would wait for a store that is gone
+                    problem = _unreadable(key, error)
                 if problem:
                     self.problems.append(problem)
                 else:

@@ -14,6 +14,8 @@ from tests.bucket.entries import RunWriter, leave_run
 from tests.consumer.forging import Document, amend_entry, rewrite
 from tests.consumer.pulling import JOBS, NIGHTS, leave, pull_into
 from tests.parts.command import call
+from tests.parts.faultproxy import FaultProxy
+from tests.parts.faults import Answer
 
 NOW = datetime.now(UTC)
 FILES = sum(map(len, JOBS.values()))
@@ -206,6 +208,40 @@ def test_what_was_pulled_is_verified_in_its_folder(folder: Bucket, tmp_path: Pat
     assert wrong.exit_code == 3
     rows = [line.split(maxsplit=1)[0] for line in wrong.stdout.splitlines()[:-1]]
     assert sorted(rows) == ["extra", "hash", "missing", "size"]
+
+
+def test_what_cannot_be_read_leaves_the_rest_to_check(folder: Bucket, tmp_path: Path) -> None:
+    """A link to itself in one run and a changed file in another are two problems."""
+    home = tmp_path / "home"
+    runs = [leave(folder, night) for night in NIGHTS[:2]]
+    pull_into(home, folder)
+    loop = home / "quotes" / runs[0] / "files" / "page 1.json"
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    (victim,) = (home / "notes" / runs[1] / "files").iterdir()
+    victim.write_bytes(b"# MAYFLY")
+    wrong = call("verify", str(home))
+    assert wrong.exit_code == 3, wrong.stderr
+    lines = wrong.stdout.splitlines()
+    assert [line.split(maxsplit=1)[0] for line in lines[:-1]] == ["hash", "unreadable"]
+    assert "2 problems" in lines[-1]
+
+
+def test_an_object_that_the_bucket_refuses_is_a_problem_of_its_own(
+    s3_proxy: FaultProxy, s3_bucket: str
+) -> None:
+    """Of a file as of a package."""
+    bucket = Bucket.on_s3(s3_proxy.store, s3_bucket, endpoint=s3_proxy.url)
+    run = leave(bucket)
+    empty = JobKey(run, "quotes", "files/empty").text
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path=empty)
+    wrong = call("verify", run, environ=bucket.environ)
+    assert (wrong.exit_code, wrong.stdout.split()[:2]) == (3, ["unreadable", empty]), wrong.stderr
+    s3_proxy.heal()
+    package = JobKey(run, "notes").text
+    s3_proxy.inject(Answer(403, "AccessDenied"), method="GET", path=package)
+    wrong = call("verify", run, environ=bucket.environ)
+    assert (wrong.exit_code, wrong.stdout.split()[:2]) == (3, ["unreadable", package]), wrong.stderr
 
 
 def test_a_file_that_is_called_like_a_run_is_no_package(folder: Bucket, tmp_path: Path) -> None:
