@@ -174,6 +174,11 @@ class Destination:
                 return sha256(stream.read(committed.bytes + 1)).hexdigest() == committed.sha256
         return False
 
+    def paths(self, job: str, run: str) -> list[str]:
+        """Return the paths of all that is in place of a job of a run, but for folders."""
+        with edge("look into", self.path / job / run), opened(self._root, job, run) as folder:
+            return [path for path, *_ in walk(folder)]
+
     def folder_of(self, job: str, run: str) -> Path:
         """Return where a job of a run is, or will be."""
         return self.path / job / run

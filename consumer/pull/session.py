@@ -10,10 +10,10 @@ from agent.base.errors import StoreError, UsageError
 from agent.batch.named import run_named
 from agent.contract.entries import Invalid
 from agent.contract.ids import Batch as Id
-from agent.contract.layout import JobKey, run_prefix
+from agent.contract.layout import DESCRIPTOR, JobKey, run_prefix
 from agent.contract.package import Package
 from consumer.bucket import ReadOnlyBucket, TooLargeError
-from consumer.diff import Side, changes_of, compare
+from consumer.diff import Side, changes_of, compare, package_in
 from consumer.entries import disagreements, read_package
 from consumer.groups import Group, Outcome, groups_of
 from consumer.groups import State as Standing
@@ -499,9 +499,25 @@ class _Session:
         protected = {item.run for item in self.state.owed(job)}
         protected.update(self.wish.runs, filter(None, [self.destination.latest(job)]))
         for run in plan.to_remove(there, self.wish.keep, protected, self.now):
+            if other := await asyncio.to_thread(self._other_in, job, run):
+                if self._is_news("", f"{job}/{run}"):
+                    self.tell(Note(f"{run} {job}: not removed, {other}"))
+                continue
             # Thousands of files take seconds; nobody else has the folder before they are gone.
             await all_ended(asyncio.to_thread(self.destination.remove, job, run))
             self.tell(Removed(run, job))
+
+    def _other_in(self, job: str, run: str) -> str:
+        """Tell what is in the place of an installed job and was not installed; empty when there is nothing."""
+        folder = self.destination.folder_of(job, run)
+        try:
+            package = package_in(folder)
+        except (ValueError, OSError):
+            return f"nobody can tell what of {folder} was pulled: its package cannot be read"
+        named = {DESCRIPTOR, *(resource.path for resource in package.resources)}
+        others = (path for path in self.destination.paths(job, run) if path not in named)
+        other = next(others, "")
+        return f"{folder / other} was not pulled" if other else ""
 
     # What else there is to say.
 

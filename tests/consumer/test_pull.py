@@ -259,6 +259,22 @@ def test_keep_removes_nothing_that_no_pull_installed(folder: Bucket, dest: Path)
     assert (pulled.code, "in the way" in pulled.document["delayed"][0]["problem"]) == (3, True)
 
 
+def test_keep_leaves_a_run_to_which_something_was_added(folder: Bucket, dest: Path) -> None:
+    """By a person or a hook; it is told once."""
+    runs = [leave(folder, night, SMALL) for night in NIGHTS[:3]]
+    pull_into(dest, folder)
+    mine = dest / "quotes" / runs[0] / "summary" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    pulled = pull_into(dest, folder, "--keep", "1")
+    assert mine.read_text() == "mine"
+    assert (pulled.code, pulled.rows("removed")) == (0, [(runs[1], "quotes")])
+    assert pulled.notes == [f"{runs[0]} quotes: not removed, {mine} was not pulled"]
+    assert pull_into(dest, folder, "--keep", "1").notes == []
+    mine.unlink()
+    assert pull_into(dest, folder, "--keep", "1").rows("removed") == [(runs[0], "quotes")]
+
+
 def test_a_run_that_a_wrong_clock_dated_to_come_takes_no_place(folder: Bucket, dest: Path) -> None:
     """`latest` leads to the last of the others, and `--keep` counts them without it."""
     wrong = leave(folder, datetime(2096, 1, 1, tzinfo=UTC), SMALL)
