@@ -155,11 +155,13 @@ class Changes:
     Attributes:
         before, run: The runs, the earlier first.
         sections: The files, then the records of each that has keys.
+        others: Files that changed and whose records were not compared; each counts as one beside records.
     """
 
     before: str
     run: str
     sections: tuple[Section, ...]
+    others: Sum = Sum()
 
     @property
     def of(self) -> str:
@@ -169,7 +171,7 @@ class Changes:
     @property
     def sum(self) -> Sum:
         """How many of them changed."""
-        return sum(self._counted[1:], Sum()) if self.of == "records" else self._counted[0]
+        return sum(self._counted[1:], self.others) if self.of == "records" else self._counted[0]
 
     @property
     def _counted(self) -> list[Sum]:
@@ -180,7 +182,15 @@ def changes_of(found: Diff, before: str, run: str) -> Changes:
     """Return a difference as people look at it."""
     kinds = (("+", found.added), ("-", found.removed), ("~", found.changed))
     paths = tuple(f"{mark} {_shown(path)}" for mark, some in kinds for path in some[:MOST_SHOWN])
-    return Changes(before, run, (Section("", found.files, paths), *map(_section, found.tables)))
+    compared = {one.path for one in found.tables if not one.problem}
+    renamed = len(compared.intersection(found.added))  # of each, the file before was removed
+    others = Sum(
+        len(found.added) - renamed,
+        len(found.removed) - renamed,
+        len(found.changed) - len(compared.intersection(found.changed)),
+    )
+    sections = (Section("", found.files, paths), *map(_section, found.tables))
+    return Changes(before, run, sections, others)
 
 
 def _section(table: Table) -> Section:
@@ -360,6 +370,7 @@ class Schema:
         fields = (
             [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         )
+        encoding = str(said.get("encoding") or "utf-8")
         tabs = {"delimiter": "\t"} if resource.path.lower().endswith(".tsv") else {}
         return cls(
             form,
@@ -367,7 +378,8 @@ class Schema:
             tuple(str(one.get("name")) for one in fields),
             frozenset(str(one.get("name")) for one in fields if one.get(IGNORE) is True),
             {**tabs, **(dialect if isinstance(dialect, dict) else {})},
-            str(said.get("encoding") or "utf-8-sig"),
+            # Excel begins such a file with a mark, which is no part of the first field's name.
+            "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding,
         )
 
     @property
@@ -612,11 +624,25 @@ def _csv(stream: IO[str], schema: Schema) -> Iterator[Record]:
         skipinitialspace=dialect.get("skipInitialSpace", False),
     )
     header = next(rows, []) if dialect.get("header", True) else list(schema.fields)
+    if header:
+        _check_header(header, schema.key)
     size = 0
     for row in rows:
         size = 0
+        if any(row[len(header) :]):
+            raise ValueError("it has a record of more fields than its header")
         if row:
             yield dict(zip(header, row, strict=False))
+
+
+def _check_header(header: Sequence[str], key: Iterable[str]) -> None:
+    """Raise `ValueError` when records would lose a value, or all of them their keys."""
+    for name in key:
+        if name not in header:
+            raise ValueError(f"its header has no field {name!r}")
+    if len({*header}) < len(header):
+        name = max(header, key=header.count)
+        raise ValueError(f"its header has the field {name!r} more than once")
 
 
 def _lines(stream: IO[str]) -> Iterator[str]:

@@ -222,7 +222,59 @@ def test_what_is_no_table_is_told(text: str, path: str, dialect: dict[str, Any])
     assert (bool(table.problem), other.sum) == (True, Sum(added=1))
     assert found.changed == (f"files/{path}", "files/y.jsonl")
     changes = changes_of(found, "a", "b")
-    assert (changes.of, changes.sum) == ("records", Sum(added=1))
+    assert (changes.of, changes.sum) == ("records", Sum(added=1, changed=1))
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8", "UTF8"])
+@pytest.mark.parametrize(
+    ("path", "text"), [("x.csv", "id,v\r\n1,{}\r\n"), ("x.json", '[{{"id": "1", "v": "{}"}}]')]
+)
+def test_a_mark_at_the_beginning_is_no_part_of_a_name(
+    path: str, text: str, encoding: str | None
+) -> None:
+    """Also where the job says the encoding."""
+    said = {**keyed("id"), "encoding": encoding}
+    old, new = (side({path: text.format(value).encode("utf-8-sig")}, **said) for value in "ab")
+    (table,) = compare(old, new).tables
+    assert (table.sum, table.odd, table.problem) == (Sum(changed=1), 0, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("id,v\n1,a\n", "ID,v\n1,b\n", "its header has no field 'id'"),
+        ("id;v\n1;a\n", "id;v\n1;b\n", "its header has no field 'id'"),
+        ("id,v\n1,a,x\n", "id,v\n1,a,y\n", "it has a record of more fields than its header"),
+        ("id,v,v\n1,a,x\n", "id,v,v\n1,b,x\n", "its header has the field 'v' more than once"),
+        ("id,v\n1,a,\n", "id,v\n1,b,\n", ""),
+        ("", "id,v\n1,b\n", ""),
+    ],
+)
+def test_a_csv_that_would_lose_values_is_not_compared(old: str, new: str, problem: str) -> None:
+    """That is told, and counted as a file."""
+    before, after = (side({"x.csv": text.encode()}, **keyed("id")) for text in (old, new))
+    found = compare(before, after)
+    assert found.tables[0].problem == problem
+    changes = changes_of(found, "a", "b")
+    assert (changes.of, bool(changes.sum)) == ("files" if problem else "records", True)
+
+
+def test_files_whose_records_are_not_compared_count_beside_records() -> None:
+    """One that came, went or changed counts as one; a table of another name each night is no such file."""
+    lines, said = b'{"id": 1}\n', keyed("id")
+
+    def changed(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[str, Sum]:
+        changes = changes_of(compare(side(old, **said), side(new, **said)), "a", "b")
+        return changes.of, changes.sum
+
+    table = {"t.jsonl": lines}
+    assert changed({**table, "u.jsonl": lines}, table) == ("records", Sum(removed=1))
+    assert changed({**table, "x.pdf": b"1"}, {**table, "x.pdf": b"2"}) == (
+        "records",
+        Sum(changed=1),
+    )
+    assert changed({"mon.jsonl": lines}, {"tue.jsonl": lines}) == ("records", Sum())
+    assert changed(table, {"t.jsonl": lines * 2, "y": b""}) == ("records", Sum(added=1))
 
 
 @pytest.mark.parametrize("key", [None, [], [1], {}, 3])
