@@ -23,6 +23,9 @@ from consumer.pull.folder import Destination, FolderError, edge, new_file, walk
 
 SMALL_BYTES = 1024**2
 """Up to this, a file comes with one answer, and reaches the disk when it is right. Most files are small."""
+UNDER_WAY_BYTES = 12 * 1024**2
+"""Of small ones together, as they declare. The client bounds each request as a whole (two minutes), and all share the
+line: 48 of a mebibyte would need more than three megabits a second, and starve the parts of larger ones beside them."""
 STORED_AT_ONCE = 4
 """Of small ones: more threads take Python's lock from each other at every call of the system, which costs the processor
 more than it saves; fewer would wait for a folder that is on another computer."""
@@ -123,6 +126,27 @@ class _Memory:
         self._left.release()
 
 
+class _Line:
+    """What small files may have on their way together; for threads."""
+
+    def __init__(self) -> None:
+        self._left = UNDER_WAY_BYTES
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until so many bytes may be on their way, and count them meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
 @dataclass
 class _Fetching:
     bucket: ReadOnlyBucket
@@ -131,6 +155,7 @@ class _Fetching:
     key: JobKey
     received: Received
     memory: _Memory = field(default_factory=_Memory)
+    line: _Line = field(default_factory=_Line)
     problems: list[str] = field(default_factory=list)
     arrived: deque[int] = field(default_factory=deque)
     turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(STORED_AT_ONCE))
@@ -193,7 +218,10 @@ class _Fetching:
             if self.ended or self.problems:
                 return
             with self.noting_problems(file.path, file.bytes):
-                content = self.bucket.content(self._key_of(file), file.bytes)
+                with self.line.taken(file.bytes):
+                    if self.ended or self.problems:
+                        return
+                    content = self.bucket.content(self._key_of(file), file.bytes)
                 if content is None:
                     raise FileNotFoundError
                 with self.turns:

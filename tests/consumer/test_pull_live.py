@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from agent.base.console import columns_of
 from agent.contract.ids import is_run_id
 from consumer.bucket import ANSWERS_AT_ONCE as AT_ONCE
 from consumer.follow import MOST_LOOKS
+from consumer.pull.fetch import UNDER_WAY_BYTES
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RunWriter
 from tests.consumer.pulling import (
@@ -154,6 +156,28 @@ def test_a_killed_pull_goes_on_where_it_was(
     # Each kill loses what was under way, and nothing that was done.
     assert asked <= len(MANY) + 3 * AT_ONCE
     assert staged(dest) == []
+
+
+def test_no_more_is_asked_for_than_a_slow_line_brings_in_time(
+    distant: Bucket, s3_proxy: FaultProxy, dest: Path, tmp_path: Path
+) -> None:
+    """The bytes on their way are bounded, and not only the number of files."""
+    most, size = UNDER_WAY_BYTES // 1024**2, 1024**2
+    files = {f"{number}.bin": bytes([number]) * size for number in range(2 * most)}
+    leave(distant, NIGHTS[0], {"quotes": files})
+    s3_proxy.inject(BlackHole(), method="GET", path="/quotes/files/")
+
+    def asked() -> int:
+        return s3_proxy.count("GET", "/quotes/files/")
+
+    with pulling(dest, distant.environ, log=tmp_path / "log") as process:
+        wait_until(lambda: asked() >= most, what="as many as there may be")
+        time.sleep(1)
+        at_once = asked()
+        s3_proxy.heal()
+        assert process.wait(60) == 0
+    assert at_once == most
+    assert len(installed(dest)) == 1
 
 
 def test_an_interrupted_pull_says_so_and_keeps_what_it_has(
