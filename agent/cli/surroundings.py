@@ -15,10 +15,10 @@ from agent.base.logs import Sink, console_sink, json_sink
 from agent.config.faults import ConfigurationError, Fault
 from agent.config.locate import (
     LAUNCH,
-    MACHINE,
     Locations,
     Surroundings,
     bucket_override,
+    is_machine,
     load_settings,
     locate,
 )
@@ -28,7 +28,7 @@ from agent.machine.metadata import ENDPOINT_VARIABLE, Metadata, metadata_endpoin
 
 def surroundings() -> Surroundings:
     """Return this process's environment and computer."""
-    environ, machine = dict(os.environ), MACHINE.is_dir()
+    environ, machine = dict(os.environ), is_machine(Path.is_dir)
     return Surroundings(
         environ=environ,
         machine=machine,

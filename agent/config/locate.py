@@ -15,10 +15,13 @@ from agent.config.overrides import (
 )
 from agent.config.settings import Paths, Settings
 
-MACHINE = Path("/etc/mayfly")
-"""A computer that has it is a machine of its own: state in /var/lib, power-off after a run."""
+MACHINE = Path("/usr/lib/mayfly")
+"""A computer that has it is a machine of its own: state in /var/lib, power-off after a run.
 
-MACHINE_CONFIG = MACHINE / "agent.toml"
+`systemd/install.sh` makes it, with the units. A person makes `/etc/mayfly`, on a computer that is to stay on.
+"""
+
+MACHINE_CONFIG = Path("/etc/mayfly/agent.toml")
 MACHINE_STATE = Path("/var/lib/mayfly")
 CONFIG_VARIABLE = "MAYFLY_CONFIG"
 DEFAULTS = "defaults"
@@ -75,6 +78,11 @@ class Locations:
     state: Path
     cache: Path
     bucket: Path
+
+
+def is_machine(is_folder: Callable[[Path], bool]) -> bool:
+    """Tell whether this computer is a machine of its own; `is_folder` looks (`Path.is_dir`), lent by the caller."""
+    return is_folder(MACHINE)
 
 
 def config_file(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:

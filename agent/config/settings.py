@@ -235,7 +235,7 @@ class Paths(Section):
     state: File | None = Field(
         None,
         description="Releases, spool, last good release. Default: /var/lib/mayfly on a machine"
-        " with /etc/mayfly, elsewhere the user's state directory.",
+        " with the units of systemd/install.sh, elsewhere the user's state directory.",
     )
     cache: File | None = Field(
         None, description="Caches that may be deleted at any time. Default: `cache` in the state."
@@ -311,12 +311,13 @@ class Power(Section):
     """What happens after the run."""
 
     after: Literal["poweroff", "nothing"] | None = Field(
-        None, description='Default: "poweroff" on a machine with /etc/mayfly, else "nothing".'
+        None,
+        description='Default: "poweroff" on a machine with the units of systemd/install.sh, else "nothing".',
     )
     keeps_disk: bool | None = Field(
         None,
         description="Whether the state directory outlives the power-off, so that a later run sends what this one"
-        " could not. Default: false on a machine with /etc/mayfly, else true.",
+        " could not. Default: false on a machine with the units of systemd/install.sh, else true.",
     )
 
     def has_disk(self, *, machine: bool) -> bool:

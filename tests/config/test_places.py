@@ -1,5 +1,6 @@
 """Where things are: configuration, state, cache, bucket."""
 
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from agent.config.locate import (
     Surroundings,
     bucket_override,
     config_file,
+    is_machine,
     load_settings,
     locate,
 )
@@ -79,6 +81,19 @@ def test_state_cache_and_bucket_have_their_usual_places(
     """Configured, else /var/lib on a machine, else the user's folders; the default bucket is in the state."""
     state, cache = map(Path, places)
     assert locate(paths, computer) == Locations(state, cache, state / "bucket")
+
+
+def test_a_configuration_alone_makes_no_computer_a_machine(tmp_path: Path) -> None:
+    """Who puts agent.toml into /etc/mayfly keeps the power on; what `systemd/install.sh` writes makes a machine."""
+    (tmp_path / "etc/mayfly").mkdir(parents=True)
+
+    def there(path: Path) -> bool:
+        return tmp_path.joinpath(*path.parts[1:]).is_dir()
+
+    assert not is_machine(there)
+    script = Path(__file__).parents[2] / "systemd/install.sh"
+    subprocess.run([str(script), "--root", str(tmp_path)], check=True)
+    assert is_machine(there)
 
 
 @pytest.mark.parametrize(

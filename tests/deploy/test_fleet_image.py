@@ -137,20 +137,18 @@ def test_the_dockerfile_is_clean() -> None:
 
 
 def test_the_image_has_what_a_shard_needs(docker_engine: DockerEngine, fleet_image: str) -> None:
-    """Git, the verifier of signatures and uv are there, and no configuration that switches anything off."""
+    """Git, the verifier of signatures and uv are there, and no unit that switches anything off."""
     form = "{{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"
     assert (
         docker_engine.do("inspect", "-f", form, fleet_image)
         == "10001:10001 [mayfly] [run --log=json]\n"
     )
     shell = ["run", "--rm", "--network", "none", *NO_RIGHTS, "--entrypoint", "sh", fleet_image]
-    script = (
-        "git --version; uv --version; command -v ssh-keygen; ls -d /etc/mayfly; touch x && id -u"
-    )
+    script = "git --version; uv --version; command -v ssh-keygen; ls -d /usr/lib/mayfly; touch x && id -u"
     done = docker_engine.docker(*shell, "-c", script, seconds=SECONDS)
     said_so = done.stdout.splitlines()
     assert [line.split()[0] for line in said_so] == ["git", "uv", "/usr/bin/ssh-keygen", "10001"]
-    assert "/etc/mayfly" in done.stderr
+    assert "/usr/lib/mayfly" in done.stderr
 
 
 def test_shards_are_told_by_their_index_and_end_by_their_exit_code(
