@@ -98,14 +98,17 @@ def _built(image: Mapping[str, Any]) -> str:
 
 
 def in_use(ec2: Any) -> set[str]:
-    """Return the images that launch templates of the region name, or that machines which are not gone came from."""
+    """Return the images of the launch templates' latest versions, and those that machines which are not gone came from.
+
+    A stack starts its machines from the latest version; the default one stays the first, whose image nobody needs.
+    """
     pages = ec2.get_paginator("describe_launch_templates").paginate()
     templates = [row["LaunchTemplateId"] for page in pages for row in page["LaunchTemplates"]]
     found = {
         version["LaunchTemplateData"].get("ImageId", "")
         for name in templates
         for version in ec2.describe_launch_template_versions(
-            LaunchTemplateId=name, Versions=["$Default", "$Latest"]
+            LaunchTemplateId=name, Versions=["$Latest"]
         )["LaunchTemplateVersions"]
     }
     machines = ec2.get_paginator("describe_instances").paginate()

@@ -43,6 +43,14 @@ def test_defaults_of_prices_are_those_of_the_page(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_a_machine_is_started_from_the_templates_latest_version(page: str) -> None:
+    """Without a version EC2 takes the default one, which is the stack's first image and configuration."""
+    text = (DOCS / page).read_text("utf-8")
+    named = re.findall(r"--launch-template (.*?) --", text)
+    assert named == ["'LaunchTemplateId=lt-...,Version=$Latest'"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     """Every relative link is a file of the repository."""
     text = (DOCS / page).read_text("utf-8")

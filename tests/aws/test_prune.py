@@ -47,21 +47,24 @@ def prune(aws: Aws, keep: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.long
 def test_old_images_go_and_what_is_used_stays(aws_stand_in: Aws, ec2: Any) -> None:
-    """Of each processor the newest stay, and whatever a launch template or a stopped machine needs; others' too."""
+    """Of each processor the newest stay, and what a launch template's latest version or a stopped machine needs; others' too."""
     stranger = image(ec2, "20200101T000000Z", ours=False)
     launched = image(ec2, "20260101T000000Z")
     stopped = image(ec2, "20260102T000000Z")
-    gone = image(ec2, "20260103T000000Z")
+    first = image(ec2, "20260103T000000Z")
     newest = [image(ec2, "20260105T000000Z"), image(ec2, "20260104T000000Z")]
     arm = image(ec2, "20250101T000000Z", "arm64")
-    ec2.create_launch_template(LaunchTemplateName="one", LaunchTemplateData={"ImageId": launched})
+    ec2.create_launch_template(LaunchTemplateName="one", LaunchTemplateData={"ImageId": first})
+    ec2.create_launch_template_version(
+        LaunchTemplateName="one", LaunchTemplateData={"ImageId": launched}
+    )
     machine = ec2.run_instances(ImageId=stopped, MinCount=1, MaxCount=1)["Instances"][0]
     ec2.stop_instances(InstanceIds=[machine["InstanceId"]])
-    (old,) = ec2.describe_images(ImageIds=[gone])["Images"]
+    (old,) = ec2.describe_images(ImageIds=[first])["Images"]
     snapshot = old["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     done = prune(aws_stand_in, "2")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == f"ami: removed {gone} {old['Name']}, with its snapshots\n"
+    assert done.stderr == f"ami: removed {first} {old['Name']}, with its snapshots\n"
     left = {one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]}
     assert left == {stranger, launched, stopped, *newest, arm}
     kept = {one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
