@@ -5,7 +5,8 @@ python deploy/aws/deploy.py down [--dry-run] [--stack NAME] [--region REGION] [-
 
 Credentials are boto3's: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Without --region it is AWS_REGION,
 AWS_DEFAULT_REGION or ap-northeast-3, as for `make ami`. Parameters of a stack that exists keep their values unless they
-are given; the image is the newest of deploy/aws/ami.json unless it is.
+are given. The image of such a stack becomes the newest of deploy/aws/ami.json when no parameter is given, or when the
+processor changes.
 """
 
 import argparse
@@ -63,13 +64,18 @@ class Wish:
     dry: bool = False
 
 
+def processor_of(instance_type: str) -> str:
+    """Return the processor of a type, as images name it."""
+    return "arm64" if _ARM.match(instance_type) else "x86_64"
+
+
 def image_for(images: Mapping[str, Any], region: str, instance_type: str) -> str:
     """Return the image that was built for a region and the processor of a type.
 
     Raises:
         DeployError: There is none.
     """
-    arch = "arm64" if _ARM.match(instance_type) else "x86_64"
+    arch = processor_of(instance_type)
     image = images.get(region, {}).get(arch, {}).get("image")
     if not isinstance(image, str):
         raise DeployError(
@@ -206,8 +212,13 @@ class Deployment:
             for row in (before or {}).get("Parameters", [])
         }
         given = dict(wish.given)
-        if "ImageId" not in given:
-            kind = given.get("InstanceType", old.get("InstanceType", "t3.medium"))
+        usual = old.get("InstanceType", "t3.medium")
+        kind = given.get("InstanceType", usual)
+        if "ImageId" in given:
+            pass
+        elif given and "ImageId" in old and processor_of(kind) == processor_of(usual):
+            print(f"{old['ImageId']} stays; a deploy without parameters takes the newest image")
+        else:
             given["ImageId"] = image_for(self._images, wish.region, kind)
         chosen: list[ParameterTypeDef] = [
             {"ParameterKey": name, "ParameterValue": value} for name, value in given.items()

@@ -112,6 +112,34 @@ def test_a_stack_comes_changes_and_goes(
     assert "every machine of the stack" in capsys.readouterr().out
 
 
+def test_a_change_of_a_parameter_keeps_the_image_and_a_plain_deploy_takes_the_newest(
+    deployment: Deployment,
+) -> None:
+    """An older image stays until `make deploy` without parameters, also where no built one is known."""
+    stack = f"mayfly-{uuid.uuid4().hex[:6]}"
+    ids = [f"ami-{number:017x}" for number in (1, 2)]
+
+    def image(**given: str) -> str:
+        # The stand-in sees a change only where the template's own text has one.
+        deployment._template = deployment._template.replace('"Description": "', '"Description": "+')
+        deployment.up(wish(stack, **given))
+        found = deployment._known(stack)["Parameters"]
+        (value,) = (row["ParameterValue"] for row in found if row["ParameterKey"] == "ImageId")
+        return str(value)
+
+    assert image() == IMAGE
+    assert image(ImageId=ids[0]) == ids[0]
+    assert image(VolumeSize="30") == ids[0]
+    deployment._images = {}
+    assert image(VolumeSize="40") == ids[0]
+    deployment._images = {REGION: {"x86_64": {"image": ids[1]}}}
+    assert image(VolumeSize="50") == ids[0]
+    assert image() == ids[1]
+    deployment._images = IMAGES
+    assert image(InstanceType="t4g.medium") == "ami-arm"
+    deployment.down(stack, dry=False)
+
+
 def test_a_dry_run_shows_and_leaves_nothing(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:

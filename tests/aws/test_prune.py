@@ -47,7 +47,7 @@ def prune(aws: Aws, keep: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.long
 def test_old_images_go_and_what_is_used_stays(aws_stand_in: Aws, ec2: Any) -> None:
-    """Of each processor the newest stay, and what a launch template's latest version or a stopped machine needs; others' too."""
+    """Of each processor the newest stay, and what a template's latest version or a stopped machine needs; others'."""
     stranger = image(ec2, "20200101T000000Z", ours=False)
     launched = image(ec2, "20260101T000000Z")
     stopped = image(ec2, "20260102T000000Z")
