@@ -15,12 +15,16 @@ from agent.cli.surroundings import Options, configuration_options, surroundings
 from agent.config.explain import Explained, explained
 from agent.config.faults import Fault
 from agent.config.jobsfile import JobsFile, parse_jobs
-from agent.config.locate import Surroundings
+from agent.config.locate import MACHINE_SIGNERS, Surroundings, config_file
 from agent.config.settings import Release
 from agent.jobs.containers.stackfile import examine_stacks
 from agent.release.advice import advice, expected, release_faults
 from agent.release.checks import NO_JOBS_FILE
-from agent.release.verify import signers_faults
+from agent.release.verify import REMEDY, signers_faults
+
+BESIDE = (
+    "lay it beside agent.toml, one line a signer (docs/releases.md): the image takes it from there"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,14 @@ def check(options: Options, jobs: Path | None, *, as_json: bool, explain: bool) 
     loaded = options.load(around)
     checked = [loaded.source]
     release = loaded.settings.release
-    faults = [*loaded.faults, *signers_faults(release)]
-    if release.allowed_signers is not None:
-        checked.append(str(release.allowed_signers))
+    signers, remedy = release.allowed_signers, REMEDY
+    if signers == MACHINE_SIGNERS and not around.machine:
+        # The image gets it from the configuration's folder (packer/payload.sh).
+        config, _ = config_file(options.config, around.environ)
+        signers, remedy = around.cwd / config.parent / signers.name, BESIDE
+    faults = [*loaded.faults, *signers_faults(signers, remedy)]
+    if signers is not None:
+        checked.append(str(signers))
     path = _jobs_path(jobs, release.jobs, around)
     looked = Looked()
     if path is not None:

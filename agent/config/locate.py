@@ -22,6 +22,7 @@ MACHINE = Path("/usr/lib/mayfly")
 """
 
 MACHINE_CONFIG = Path("/etc/mayfly/agent.toml")
+MACHINE_SIGNERS = MACHINE_CONFIG.with_name("allowed_signers")
 MACHINE_STATE = Path("/var/lib/mayfly")
 CONFIG_VARIABLE = "MAYFLY_CONFIG"
 DEFAULTS = "defaults"

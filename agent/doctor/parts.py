@@ -148,7 +148,7 @@ async def signers(installation: Installation) -> Finding:
     settings = installation.settings.release
     if settings.allowed_signers is None:
         return skipped("release.allowed_signers is not set: releases are not verified")
-    faults = await asyncio.to_thread(signers_faults, settings)
+    faults = await asyncio.to_thread(signers_faults, settings.allowed_signers)
     if faults:
         return failed(
             "\n".join(f"{one.source}: {one.key}: {one.problem}" for one in faults), faults[0].remedy

@@ -10,7 +10,6 @@ from pathlib import Path
 from agent.base.errors import ReleaseRefused
 from agent.base.regular import open_regular
 from agent.config.faults import Fault
-from agent.config.settings import Release
 from agent.contract.facts import Signer
 from agent.contract.releases import Version
 from agent.release.mirror import Mirror
@@ -28,14 +27,16 @@ KEY = "release.allowed_signers"
 REMEDY = 'put the file there, one line a signer (docs/releases.md), or set release.trust = "none"'
 
 
-def signers_faults(settings: Release) -> list[Fault]:
-    """Return the faults of the file that names the signers; none if no file is configured."""
-    if settings.allowed_signers is None:
+def signers_faults(file: Path | None, remedy: str = REMEDY) -> list[Fault]:
+    """Return the faults of the file that names the signers; none if no file is configured.
+
+    `remedy` is what to do about one that is unusable.
+    """
+    if file is None:
         return []
-    file = settings.allowed_signers
     text, problem = _read(file)
     if problem is not None:
-        return [Fault(str(file), KEY, problem, REMEDY)]
+        return [Fault(str(file), KEY, problem, remedy)]
     return [
         Fault(str(file), KEY, f"line {number} has no key", "mayfly release new prints such a line")
         for number in keyless_lines(text)

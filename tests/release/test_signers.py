@@ -134,3 +134,21 @@ async def test_a_file_with_signers_is_fine(tmp_path: Path) -> None:
     assert (result.returncode, str(signers) in json.loads(result.stdout)["checked"]) == (0, True)
     assert (await doctor(signers)).state is State.OK
     assert (await doctor(None)).state is State.SKIPPED
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_machines_signers_are_looked_for_beside_a_configuration_elsewhere(
+    tmp_path: Path, *, beside: bool
+) -> None:
+    """`make ami` checks agent.toml on a laptop, and takes allowed_signers from its folder into the image."""
+    config = tmp_path / "agent.toml"
+    config.write_text('[release]\nallowed_signers = "/etc/mayfly/allowed_signers"\n')
+    if beside:
+        (tmp_path / "allowed_signers").write_text(f"ada@example.com {KEY}\n")
+    named = mayfly(
+        "check", "--json", "--config", str(config), environ=surroundings({}), at=tmp_path
+    )
+    found = json.loads(named.stdout)
+    assert str(tmp_path / "allowed_signers") in found["checked"]
+    assert (named.returncode, found["faults"] == []) == ((0, True) if beside else (4, False))
+    assert beside or "lay it beside agent.toml" in found["faults"][0]["remedy"]
