@@ -152,7 +152,7 @@ class Job(Table):
     state: Literal["success", "checkpoint"] = Field(
         "success",
         description='Whose state the next run gets: the last success\'s, or with "checkpoint" also that of an attempt'
-        " that was interrupted or timed out.",
+        " that was interrupted or timed out; a retry begins with it, too.",
     )
     expect: Expect = Field(Expect(), description="What it must produce to have succeeded.")
 

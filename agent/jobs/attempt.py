@@ -57,12 +57,12 @@ class Tried:
     notes: tuple[str, ...]
 
 
-async def attempt(job: Job, number: int, context: JobContext, log: Log) -> Tried:
-    """Run an attempt, whose number is from 1 on, to its end."""
+async def attempt(job: Job, number: int, state: Path, context: JobContext, log: Log) -> Tried:
+    """Run an attempt, whose number is from 1 on, to its end; it begins with what is in the archive `state`."""
     started = now()
     space = context.run.workspace(job.name, number)
     await asyncio.to_thread(space.make)
-    notes = await _restore_state(job, space, context)
+    notes = await _restore_state(state, space, context)
     capture = Capture(space.captured, context.limits.output, context.run_logger.redactor, log)
     context.progress.started(job.name, number)
     reported, odd, produced = ResultFile(), "", Produced()
@@ -171,9 +171,8 @@ async def _nothing_to_lose() -> bool:
     return False
 
 
-async def _restore_state(job: Job, space: Workspace, context: JobContext) -> tuple[str, ...]:
-    """Unpack the state that the job had before the run; earlier attempts have not changed it."""
-    archive = context.run.restored_state(job.name)
+async def _restore_state(archive: Path, space: Workspace, context: JobContext) -> tuple[str, ...]:
+    """Unpack the state that an attempt begins with, if there is any."""
     if not archive.exists():
         return ()
     stopped = partial(context.stop.overdue, 0.0)

@@ -37,15 +37,19 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
     notes, keeps_state = await _fetch_state(job, context)
     tries: list[Tried] = []
     before = len(context.run.workspaces(job.name))  # of the same job on another release
+    kept, restored = context.run.saved_state(job.name), context.run.restored_state(job.name)
     while True:
         if job.rate and (missed := await _missed_turn(job, context)):
             if not tries:
                 return missed
             break
+        if not tries:
+            kept.unlink(missing_ok=True)  # of the same job on another release
         number = before + len(tries) + 1
         bound = log.bind(attempt=number)
         bound.info("job.started", timeout=min(job.timeout, round(context.seconds_left())))
-        tried = await attempt(job, number, context, bound)
+        state = kept if kept.exists() else restored
+        tried = await attempt(job, number, state, context, bound)
         tries.append(tried)
         bound.info(
             "job.attempt_ended",
@@ -54,6 +58,9 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
             message=tried.verdict.message,
             seconds=round((tried.record.finished - tried.record.started).total_seconds(), 3),
         )
+        status = tried.verdict.status
+        if keeps_state and (status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status)):
+            notes += await _keep_state(job, number, status, context)
         count = len(tries)
         again = wants_retry(tried.verdict, count, job.retries, browser_died=tried.browser_died)
         # Without time to run, it would take the place of why the last one failed.
@@ -61,9 +68,6 @@ async def run_job(job: Job, context: JobContext) -> JobRecord:
             break
         if context.stop.requested or await context.stop.pause(backoff(count)):
             break
-    status = tries[-1].verdict.status
-    if keeps_state and (status is JobStatus.SUCCEEDED or keeps_checkpoint(job, status)):
-        notes += await _keep_state(job, before + len(tries), context)
     notes += await _make_durable(context, log)
     return _result(job, tries, notes, context)
 
@@ -93,16 +97,20 @@ async def _fetch_state(job: Job, context: JobContext) -> tuple[list[str], bool]:
     return [], True
 
 
-def keeps_checkpoint(job: Job, status: JobStatus) -> bool:
-    """Tell whether the next run gets the state of a job that did not succeed."""
-    cut = status in {JobStatus.INTERRUPTED, JobStatus.TIMED_OUT}
-    return cut and job.state == "checkpoint"
+def keeps_checkpoint(job: Job, *attempts: JobStatus) -> bool:
+    """Tell whether the next attempt, and the next run, get the state of a job that did not succeed."""
+    cut = {JobStatus.INTERRUPTED, JobStatus.TIMED_OUT}.intersection(attempts)
+    return bool(cut) and job.state == "checkpoint"
 
 
-async def _keep_state(job: Job, number: int, context: JobContext) -> list[str]:
-    """Pack the last attempt's state for the next run; return notes."""
+async def _keep_state(job: Job, number: int, status: JobStatus, context: JobContext) -> list[str]:
+    """Pack an attempt's state for the next attempt or run; return notes."""
     state = context.run.workspace(job.name, number).state
     archive = context.run.saved_state(job.name)
+    if status is JobStatus.SUCCEEDED:
+        archive.unlink(
+            missing_ok=True
+        )  # an earlier attempt's: a success leaves its own state or none
     began = monotonic()
 
     def given_up() -> bool:

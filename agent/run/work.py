@@ -229,7 +229,7 @@ class JobsOfRun:
         finished = Finished(
             job=record,
             outputs=await context.known_outputs(record),
-            checkpoint=keeps_checkpoint(job, record.status),
+            checkpoint=keeps_checkpoint(job, *(one.status for one in record.attempts)),
         )
         hold = self._on_trial and may_run_again(record)
         await self._delivery.ended(finished, hold=hold)

@@ -9,7 +9,7 @@ from tests.bucket.sound import sound
 from tests.parts.faultproxy import FaultProxy
 from tests.parts.faults import Answer
 from tests.parts.metadata import Metadata
-from tests.run.bench import Bench, finish, job
+from tests.run.bench import Bench, Ran, finish, job
 
 SHORT = job("short", "sleep 6; echo done > $MAYFLY_OUTPUT_DIR/file")
 
@@ -51,6 +51,40 @@ def test_the_state_of_a_job_that_timed_out_is_its_next_runs(bench: Bench) -> Non
 
 
 @pytest.mark.long
+def test_a_retry_and_the_next_run_go_on_from_the_attempt_that_timed_out(bench: Bench) -> None:
+    """What a retry adds is kept if it is cut as well; one that fails leaves what was kept before it."""
+    crawl = """
+        cat "$MAYFLY_STATE_DIR/page"
+        echo "$MAYFLY_RUN_ID $MAYFLY_ATTEMPT" >> "$MAYFLY_STATE_DIR/page"
+        [ "$MAYFLY_ATTEMPT" = 1 ] || exit 1
+        sleep 60
+    """
+    bench.release("v1.0", job("crawl", crawl, state="checkpoint", timeout="6s", retries=1))
+    first = bench.run()
+    assert first.job("crawl")["status"] == "failed"
+    kept = f"{first.run_id} 1"
+    assert _lines(first) == [kept]
+    again = bench.run()
+    assert _lines(again) == [kept, kept, f"{again.run_id} 1"]
+
+
+@pytest.mark.long
+def test_a_retry_that_succeeds_without_a_state_leaves_no_checkpoint(bench: Bench) -> None:
+    """Who has finished clears the state; what was kept of an attempt before is not what a success left."""
+    crawl = """
+        cat "$MAYFLY_STATE_DIR/page"
+        echo > "$MAYFLY_OUTPUT_DIR/file"
+        [ "$MAYFLY_ATTEMPT" = 1 ] || exec rm "$MAYFLY_STATE_DIR/page"
+        echo 7 > "$MAYFLY_STATE_DIR/page"
+        sleep 60
+    """
+    bench.release("v1.0", job("crawl", crawl, state="checkpoint", timeout="6s", retries=1))
+    first = bench.run()
+    assert (first.job("crawl")["status"], _lines(first)) == ("succeeded", ["7"])
+    assert _lines(bench.run()) == ["7"]
+
+
+@pytest.mark.long
 def test_without_its_disk_a_run_that_cannot_send_all_is_done_again(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
@@ -66,3 +100,9 @@ def test_without_its_disk_a_run_that_cannot_send_all_is_done_again(
     s3_proxy.heal()
     again = bench.run(code=0, limits__catch_up="6h")
     assert [job["name"] for job in again.outcome["jobs"]] == ["b"]
+
+
+def _lines(ran: Ran) -> list[str]:
+    """Return what the jobs printed on their standard output."""
+    lines = (str(event["line"]) for event in ran.events("job.output"))
+    return [line for line in lines if "No such file" not in line]
