@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -31,15 +30,9 @@ BAD_REQUEST = 400
 # The Grid refuses a body that does not say so in these words.
 _HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 
+_CHROME = "chrome"
 # Chromium has no sandbox for root; the page that this session shows is empty.
-_CAPABILITIES = {
-    "capabilities": {
-        "alwaysMatch": {
-            "browserName": "chrome",
-            "goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox"]},
-        }
-    }
-}
+_OPTIONS = {_CHROME: {"goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox"]}}}
 
 T = TypeVar("T")
 
@@ -117,7 +110,7 @@ async def wait_for_session(
     while True:
         left = max(until - time.monotonic(), 0.1)
         try:
-            return await _within(left, partial(_try_session, url, left, shared=shared))
+            return await _try_session(url, left, shared=shared)
         except (_NotYet, _Refused) as error:
             refusals += isinstance(error, _Refused)
             if not said or not isinstance(error, _Silent) or left >= STATUS_SECONDS:
@@ -166,20 +159,43 @@ def _open_sessions(url: str, seconds: float) -> list[str]:
         raise _NotYet("it does not tell its sessions") from error
 
 
-async def _within(seconds: float, work: Callable[[], T]) -> T:
+async def _within(
+    seconds: float, work: Callable[[], T], *, silence: str = "it does not answer"
+) -> T:
     """Run a request within a limit for the whole; its own limit is for each piece of an answer."""
     try:
         return await in_thread(work, seconds=seconds)
-    except TimeoutError as error:
-        raise _Silent("it does not answer") from error
+    except (TimeoutError, _Silent) as error:
+        raise _Silent(silence) from error
 
 
-def _try_session(url: str, seconds: float, *, shared: bool) -> str:
-    status = _status(url, min(seconds, STATUS_SECONDS))
+async def _try_session(url: str, seconds: float, *, shared: bool) -> str:
+    until = time.monotonic() + seconds
+    limit = min(seconds, STATUS_SECONDS)
+    status = await _within(limit, lambda: _status(url, limit))
     if not status.get("ready", True) and not (shared and "nodes" in status):
         raise _NotYet("it says that it is not ready")
+    browser = _offered(status)
     # Not limited further: a Grid would open the session of a request that we have given up.
-    opened = _ask("POST", f"{url}/session", seconds, _CAPABILITIES)
+    left = max(until - time.monotonic(), 0.1)
+    silence = f"it answers, and did not open a {browser} session"
+    return await _within(left, lambda: _open_session(url, left, browser), silence=silence)
+
+
+def _offered(status: dict[str, Any]) -> str:
+    """Return the name of a browser that an endpoint has: a Grid keeps who asks for another one waiting."""
+    try:
+        slots = [slot for node in status["nodes"] for slot in node["slots"]]
+        names = [str(slot["stereotype"]["browserName"]) for slot in slots if "stereotype" in slot]
+    except (KeyError, TypeError):  # a chromedriver, or no Grid that we know
+        return _CHROME
+    return _CHROME if _CHROME in names or not names else names[0]
+
+
+def _open_session(url: str, seconds: float, browser: str) -> str:
+    """Open a session, close it, and return the browser's name and version."""
+    always = {"browserName": browser, **_OPTIONS.get(browser, {})}
+    opened = _ask("POST", f"{url}/session", seconds, {"capabilities": {"alwaysMatch": always}})
     if opened.status >= BAD_REQUEST:
         raise _Refused(_reason(opened))
     try:

@@ -13,7 +13,7 @@ from agent.base.errors import BrowserError
 from agent.browser import Place, Remote, Supervisor, WatchSettings, supervise
 from agent.browser.interface import Kind
 from agent.browser.remote import RemoteBrowser
-from agent.browser.session import LONGEST_ANSWER, answers, close_all
+from agent.browser.session import LONGEST_ANSWER, NoSession, answers, close_all, wait_for_session
 from agent.browser.supervisor import STARTS
 from agent.config.settings import Browser
 from tests.browser.conftest import QUICK, Events
@@ -26,15 +26,18 @@ MOMENT = 0.3
 
 
 @contextmanager
-def endpoint(status: object, opened: object = None, code: int = 200) -> Iterator[str]:
-    """An endpoint that answers `/status` and requests for a session with these values."""
+def endpoint(
+    status: object, opened: object = None, code: int = 200, asked: list[bytes] | None = None
+) -> Iterator[str]:
+    """An endpoint that answers `/status` and requests for a session with these values; `asked` gets the latter."""
+    requests = asked if asked is not None else []
 
     class Endpoint(QuietHandler):
         def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
             self._say(200, status)
 
         def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
-            self.read_body()
+            requests.append(self.read_body())
             self._say(code, opened)
 
         def do_DELETE(self) -> None:  # noqa: N802 -- the name is the library's
@@ -119,6 +122,68 @@ async def test_a_slash_at_the_end_of_a_url_does_no_harm(place: Place, events: Ev
     assert record is not None
     assert (record.name, record.kind, record.image) == ("firefox 155.0", "remote", None)
     assert not supervisor.shares_downloads
+
+
+_FIREFOX = {"browserName": "firefox", "moz:firefoxOptions": {"prefs": {}}}
+_CHROME = {"browserName": "chrome", "goog:chromeOptions": {"binary": "/usr/bin/chromium"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "browser"),
+    [
+        ({"ready": True}, "chrome"),
+        ({"ready": False, "nodes": []}, "chrome"),
+        ({"ready": True, "nodes": [{"slots": [{"stereotype": _FIREFOX}]}]}, "firefox"),
+        ({"ready": True, "nodes": [{"slots": [{"stereotype": _FIREFOX}, {}]}]}, "firefox"),
+        (
+            {
+                "ready": True,
+                "nodes": [{"slots": [{"stereotype": _FIREFOX}, {"stereotype": _CHROME}]}],
+            },
+            "chrome",
+        ),
+        ({"ready": True, "nodes": [{"slots": "odd"}, None]}, "chrome"),
+    ],
+)
+async def test_a_grid_is_asked_for_a_browser_that_it_has(
+    status: dict[str, object], browser: str
+) -> None:
+    """A Grid without a slot for the browser that is asked for queues the request until nobody waits any more."""
+    capabilities = {"browserName": browser, "browserVersion": "155.0"}
+    opened = {"value": {"sessionId": "1", "capabilities": capabilities}}
+    asked: list[bytes] = []
+    with endpoint({"value": status}, opened, asked=asked) as url:
+        assert await wait_for_session(url, seconds=9, alive=_alive, shared=True)
+    (always,) = (json.loads(body)["capabilities"]["alwaysMatch"] for body in asked)
+    assert always["browserName"] == browser
+    assert ("goog:chromeOptions" in always) == (browser == "chrome")
+
+
+async def test_a_request_that_waits_in_a_grid_s_queue_is_told_from_a_grid_that_does_not_answer() -> (
+    None
+):
+    """It answers, and has no slot for the request."""
+    over = threading.Event()
+
+    class Full(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 -- the name is the library's
+            slots = [{"stereotype": _FIREFOX}]
+            value = {"ready": True, "nodes": [{"slots": slots}]}
+            self.answer(200, json.dumps({"value": value}).encode())
+
+        def do_POST(self) -> None:  # noqa: N802 -- the name is the library's
+            over.wait(30)
+
+    with LoopbackHttp(Full) as server:
+        try:
+            with pytest.raises(NoSession, match="it answers, and did not open a firefox session"):
+                await wait_for_session(server.url, seconds=1, alive=_alive)
+        finally:
+            over.set()
+
+
+async def _alive() -> bool:
+    return True
 
 
 class _SendsNowhere(QuietHandler):

@@ -63,6 +63,7 @@ async def _report(engine: Engine, project: str, service: str, log: Log) -> None:
 async def _wait(engine: Engine, project: str, service: str) -> str:
     """Wait for a service, and return why it does not serve; empty when it does."""
     reason = "it did not start"
+    until = time.monotonic() + READY_SECONDS
     try:
         async with asyncio.timeout(READY_SECONDS):
             while True:
@@ -73,7 +74,7 @@ async def _wait(engine: Engine, project: str, service: str) -> str:
                     reason = "its health check did not pass"
                 else:
                     reason = f"none of its ports answered: {', '.join(map(str, found.ports))}"
-                    if await _serves(found):
+                    if await _serves(found, until):
                         return ""
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
@@ -89,14 +90,17 @@ async def _look(engine: Engine, project: str, service: str) -> Look:
     return max(found, key=lambda one: rank.index(one.sign), default=Look(Sign.STARTING))
 
 
-async def _serves(found: Look) -> bool:
+async def _serves(found: Look, until: float) -> bool:
+    """Tell whether a service serves; a Selenium has until shortly before that time to open a session."""
     open_ports = [port for port in found.ports if await _connects(found.address, port)]
     if SELENIUM_PORT not in open_ports:
         return bool(open_ports)
     url = f"http://{found.address}:{SELENIUM_PORT}"
     if await answers(url):
+        # The reason is known before time is over.
+        seconds = max(until - time.monotonic() - 1.0, 0.1)
         await wait_for_session(
-            url, seconds=READY_SECONDS, alive=lambda: asyncio.sleep(0, result=True), shared=True
+            url, seconds=seconds, alive=lambda: asyncio.sleep(0, result=True), shared=True
         )
     return True
 
