@@ -19,7 +19,7 @@ from agent.batch.history import batch_to_go_on_with
 from agent.batch.log import LogReader, LogWriter, Store, heard
 from agent.batch.which import Purpose
 from agent.contract.entries import Began, StoodBack
-from agent.contract.ids import Batch
+from agent.contract.ids import Batch, is_run_id, run_started
 
 T = TypeVar("T")
 
@@ -102,11 +102,14 @@ class BatchSession:
         self._last: Work | StandBack | None = None
         self._looked = (clock(), now())
         self._sure = False
+        self._first = began.started
         self._trouble = self._warning = ""
         self._enter(purpose.batch(run))
 
     def _enter(self, batch: Batch) -> None:
         self.batch = batch
+        if is_run_id(batch.name):  # its first run's, whose log may never be read
+            self._first = min(self._first, run_started(batch.name))
         self.log = self._writer(batch)
         self._reader = LogReader(self._bucket, batch, self.log)
 
@@ -114,6 +117,11 @@ class BatchSession:
         return LogWriter(
             self._bucket, batch, self.run, self._nonce, now=self._now, pause=self._pause
         )
+
+    @property
+    def at(self) -> datetime:
+        """The time that the batch is for, else when its first run began; as home has it, as far as the log is known."""
+        return self._purpose.slot or self.batch.slot or self._first
 
     @property
     def _alone(self) -> bool:
@@ -190,7 +198,10 @@ class BatchSession:
         return decision
 
     async def _state(self) -> State:
-        return fold(self.batch, await self._reader.look())
+        state = fold(self.batch, await self._reader.look())
+        begun = (run.began.started for run in state.runs.values() if run.began)
+        self._first = min([self._first, *begun])
+        return state
 
     def _decide(self, state: State, claimant: Claimant) -> Work | StandBack | LookAgain:
         return decide(state, claimant)

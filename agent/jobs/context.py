@@ -43,6 +43,7 @@ class JobContext:
     Attributes:
         run: The run in the spool.
         batch: Its batch's name, the same for every attempt.
+        at: The time that the batch is for, whose day decides which jobs are due.
         tree: The release's files; the jobs' working directory is this folder or a copy of it.
         programs: `bin` of the release's environment, or None.
         ref: The release's ref.
@@ -70,6 +71,7 @@ class JobContext:
 
     run: SpooledRun
     batch: str
+    at: datetime
     tree: Path
     programs: Path | None
     ref: str

@@ -86,12 +86,12 @@ def next_step(state: SchedulerState) -> Decision:
     )
 
 
-def day_problem(job: Job, today: datetime) -> str | None:
-    """Return why a job does not run on the weekday of `today` (in the job's time zone), or None."""
-    if today.weekday() in job.days:
+def day_problem(job: Job, at: datetime) -> str | None:
+    """Return why a job does not run on the weekday of `at` (in the job's time zone), or None."""
+    if at.weekday() in job.days:
         return None
-    where = f" in {today.tzinfo}" if today.tzinfo else ""
-    return f"it runs on {job.on}, and today is {DAYS[today.weekday()]}{where}"
+    where = f" in {at.tzinfo}" if at.tzinfo else ""
+    return f"it runs on {job.on}, and the run is for {DAYS[at.weekday()]}{where}"
 
 
 def backoff(attempt: int) -> float:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from agent.base.disk import FULL
@@ -128,8 +127,8 @@ class _Runner:
 
     async def _skip_other_days(self) -> None:
         for name, job in self._jobs.items():
-            today = datetime.now(UTC).astimezone(_zone(job, self._context))
-            if name not in self._context.finished and (problem := day_problem(job, today)):
+            at = self._context.at.astimezone(_zone(job, self._context))
+            if name not in self._context.finished and (problem := day_problem(job, at)):
                 await self._end(job, problem)
 
     async def _end(self, job: Job, reason: str, cause: JobCause | None = None) -> None:

@@ -118,7 +118,8 @@ def _days(jobs: JobsFile, environ: Mapping[str, str]) -> list[str]:
     if by_days:
         here = f"here {zone}" if zone else "UTC on most"
         notes.append(
-            f"job {', '.join(by_days[:_SHOWN])}: the days of `on` are those of the machine's time zone ({here});"
+            f"job {', '.join(by_days[:_SHOWN])}: the days of `on` are those of schedule.timezone where there is a"
+            f" schedule.expression, as on the AWS stack, else of the machine's time zone ({here});"
             ' env = { TZ = "Asia/Tokyo" } says whose'
         )
     return notes

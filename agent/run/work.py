@@ -175,6 +175,7 @@ class JobsOfRun:
         return JobContext(
             run=context.run,
             batch=session.batch.name,
+            at=session.at,
             tree=release.tree,
             programs=release.programs,
             ref=release.ref,

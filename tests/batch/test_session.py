@@ -75,6 +75,23 @@ async def test_a_run_by_itself_asks_nobody(bucket: MemoryBucket) -> None:
     assert bucket.asked == {"put": 2}
 
 
+async def test_a_batch_is_for_its_slot_else_for_when_its_first_run_began(
+    bucket: MemoryBucket,
+) -> None:
+    """As home has it: a run that goes on after midnight is for the day before."""
+    alone = await works(session(bucket, C, Purpose()))
+    began = alone.at
+    assert began == bucket.clock.now()
+    first = session(bucket, A, SHARD)
+    await settled(first)
+    bucket.clock.seconds += 24 * 3600
+    again, late = session(bucket, B, SHARD), session(bucket, run_of("late", 24 * 3600))
+    await settled(again)
+    await settled(late)
+    assert again.at == first.at == began
+    assert late.at == SLOT.slot
+
+
 async def test_five_seconds_pass_between_beginning_and_second_look() -> None:
     """Of the answer, however long that took; what the release takes meanwhile counts."""
     bucket = MemoryBucket(slow=2.0)

@@ -143,7 +143,7 @@ ON = '[[job]]\nname = "a"\ncommand = ["true"]\non = "mon"\n'
         (
             {"jobs.toml": ON},
             0,
-            "note: job a: the days of `on` are those of the machine's time zone",
+            "note: job a: the days of `on` are those of schedule.timezone",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -44,6 +45,7 @@ def make_context(tmp_path: Path) -> MakeContext:
         return JobContext(
             run=world.run,
             batch=world.batch.name,
+            at=datetime.now(UTC),
             tree=tree,
             programs=None,
             ref="v1",

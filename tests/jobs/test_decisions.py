@@ -134,7 +134,7 @@ def test_a_job_runs_on_its_days() -> None:
     assert day_problem(job("a", on="sat..mon"), sunday) is None
     assert (
         day_problem(job("a", on="mon..fri"), sunday)
-        == "it runs on mon..fri, and today is sun in UTC"
+        == "it runs on mon..fri, and the run is for sun in UTC"
     )
 
 

@@ -84,6 +84,22 @@ def test_a_slot_that_is_done_is_not_done_again(
     assert batches == [BATCH, "other/20261122T180000Z"]
 
 
+def test_the_day_of_a_job_is_that_of_the_slot(bench: Bench) -> None:
+    """A run for 23:50 that begins after midnight does what was due at 23:50."""
+    slot = datetime.now(UTC) - timedelta(days=1)
+    due, other = (f"{day:%a}".lower() for day in (slot, slot + timedelta(days=1)))
+    days = {"due": due, "other": other}
+    command = "echo 1 > $MAYFLY_OUTPUT_DIR/file"
+    jobs = [job(name, command, on=day, env={"TZ": "UTC"}) for name, day in days.items()]
+    bench.release("v1.0", "".join(jobs))
+    ran = bench.run("--slot", slot.isoformat(timespec="seconds"), code=0)
+    assert {one["name"]: one["status"] for one in ran.outcome["jobs"]} == {
+        "due": "succeeded",
+        "other": "skipped",
+    }
+    assert f"it runs on {other}, and the run is for {due} in UTC" in ran.job("other")["message"]
+
+
 @pytest.mark.long
 def test_a_machine_that_died_takes_its_own_slot_over(
     bench: Bench, other: Bench, bucket: Bucket
