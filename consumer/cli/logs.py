@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from agent.base.console import printable
-from agent.base.errors import ExitCode, StoreError
+from agent.base.errors import ExitCode, StoreError, UsageError
 from agent.contract.descriptor import Role
 from agent.contract.ids import Batch as Id
 from agent.contract.layout import JobKey
@@ -55,6 +55,12 @@ def logs(
     batch, found = known.run(run)
     ended = job is not None and any(one.name == job for one in found.jobs)
     if ended and job is not None and not follow:
+        for option, given in (("--json", options.as_json), ("--level", level)):
+            if given:
+                raise UsageError(
+                    f"{option} is for events, and {job} has ended: there is what it printed",
+                    remedy=f"leave out {option}, or leave out {job} for the events of the run",
+                )
         asyncio.run(_printed(known, found.id, job))
     else:
         wanted = (level or "", job or "", options.as_json)

@@ -23,6 +23,7 @@ from consumer.cli.status import age
 from consumer.spending import REQUESTS_MONTH
 from tests.bucket.bucket import Bucket
 from tests.bucket.entries import RELEASE, RunWriter, leave_run
+from tests.consumer.pulling import leave
 from tests.consumer.terminal import at_terminal
 from tests.parts.command import MAYFLY, call, completed, surroundings
 from tests.parts.faultproxy import FaultProxy
@@ -236,6 +237,14 @@ def test_logs_prints_events_and_what_a_job_printed(bucket: Bucket) -> None:
     assert [json.loads(line)["event"] for line in raw.splitlines()] == ["a", "b"]
     printed = ask("logs", "latest", "quotes", environ=bucket.environ).output
     assert printed == "said something\n"
+
+
+def test_what_a_job_printed_has_no_events_to_choose_from(folder: Bucket) -> None:
+    """Options for them are refused, not passed over."""
+    run = leave(folder)
+    for options in (["--json"], ["--level", "error"]):
+        wrong = call("logs", run, "quotes", *options, environ=folder.environ)
+        assert (wrong.exit_code, f"{options[0]} is for events" in wrong.stderr) == (2, True)
 
 
 def test_logs_prints_a_large_log_in_little_memory(folder: Bucket) -> None:
