@@ -119,7 +119,13 @@ async def _printed(known: Known, run: str, job: str) -> None:
     for one in package.resources:
         if one.role is Role.LOG:
             async for lines in _lines(objects.pieces(file_of(JobKey(run, job), one).object)):
-                click.echo("".join(f"{printable(shown_text(line))}\n" for line in lines), nl=False)
+                click.echo("".join(f"{_shown(line)}\n" for line in lines), nl=False)
+
+
+def _shown(line: bytes) -> str:
+    """Return a line that a job printed, printable; its spaces stay, since tables and tracebacks are made of them."""
+    text = shown_text(line).expandtabs()
+    return text if text.isprintable() else " ".join(map(printable, text.split(" ")))
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:

@@ -247,6 +247,14 @@ def test_what_a_job_printed_has_no_events_to_choose_from(folder: Bucket) -> None
         assert (wrong.exit_code, f"{options[0]} is for events" in wrong.stderr) == (2, True)
 
 
+def test_what_a_job_printed_keeps_its_spaces(folder: Bucket) -> None:
+    """A traceback and a table are read by them; what means something to a terminal goes all the same."""
+    printed = b"Traceback:\n  File x\n    a  b\n\tc\x1b[2J  d\n"
+    leave_run(folder.objects, datetime.now(UTC) - HOUR, printed=printed)
+    shown = ask("logs", "latest", "quotes", environ=folder.environ).output
+    assert shown == "Traceback:\n  File x\n    a  b\n        c\N{REPLACEMENT CHARACTER}[2J  d\n"
+
+
 def test_logs_prints_a_large_log_in_little_memory(folder: Bucket) -> None:
     """Of what a job printed, some is held at a time: neither all of it, nor a line without an end."""
     lines = b"".join(b"%07d \xe5\x90\x8d\n" % number for number in range(1_000_000))
