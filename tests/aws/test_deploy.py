@@ -122,7 +122,7 @@ def test_a_change_of_a_parameter_keeps_the_image_and_a_plain_deploy_takes_the_ne
     def image(**given: str) -> str:
         # The stand-in sees a change only where the template's own text has one.
         deployment._template = deployment._template.replace('"Description": "', '"Description": "+')
-        deployment.up(wish(stack, **given))
+        deployment.up(Wish(stack, REGION, given))
         found = deployment._known(stack)["Parameters"]
         (value,) = (row["ParameterValue"] for row in found if row["ParameterKey"] == "ImageId")
         return str(value)
