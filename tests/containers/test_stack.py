@@ -403,6 +403,38 @@ def test_a_stack_does_not_get_the_machine(compose_yard: Bench, busybox: str) -> 
     assert ran.events("job.output") == []
 
 
+TRAP = """[core]
+repositoryformatversion = 1
+bare = false
+worktree = sub
+[extensions]
+partialClone = origin
+[remote "origin"]
+url = .
+promisor = true
+uploadpack = "touch {marker};"
+"""
+"""Of a repository whose one commit is missing: whoever asks git for it has the program run that would fetch it."""
+
+
+def test_a_build_does_not_ask_git_for_a_commit(compose_yard: Bench, busybox: str) -> None:
+    """The client would, as the agent's user: what it builds lies in the release, and git obeys what lies there."""
+    marker = compose_yard.folder / "marker"
+    build = f'build: {{context: data/sub, dockerfile_inline: "FROM {busybox}\\nCOPY x /x"}}'
+    files = {
+        "trap/compose.yml": f"services: {{python-scripts: {{{build}, command: [cat, /x]}}}}\n",
+        "trap/data/HEAD": "ref: refs/heads/main\n",
+        "trap/data/objects/keep": "",
+        "trap/data/refs/heads/main": f"{'1' * 40}\n",
+        "trap/data/config": TRAP.format(marker=marker),
+        "trap/data/sub/x": "built\n",
+    }
+    compose_yard.release("v1", named("trap", "trap/compose.yml"), files)
+    ran = compose_yard.run()
+    assert "built" in said(ran, "trap"), ran.job("trap")
+    assert not marker.exists()
+
+
 ONCE = """
 services:
   python-scripts:
