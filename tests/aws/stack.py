@@ -195,6 +195,7 @@ class Stack:
                 # What Lambda sets: region and keys of the role.
                 **PERSON,
                 "AWS_DEFAULT_REGION": REGION,
+                "AWS_REGION": REGION,
                 "AWS_ENDPOINT_URL_EC2": ec2.url,
                 "STACK": self.name,
                 "ACCOUNT": ACCOUNT,

@@ -213,8 +213,9 @@ def rows_of_guard() -> Iterator[Row]:
             yield row(action, f"{EC2}:{kind}", TAGGED, "EndMachines")
             yield row(action, f"{EC2}:{kind}", OF_ANOTHER_STACK)
             yield row(action, f"{EC2}:{kind}")
-        yield row("budgets:ModifyBudget", BUDGET + "/{stack}", ANY, "KeepBudget")
+        yield row("budgets:ModifyBudget", BUDGET + "/{stack}-" + REGION, ANY, "KeepBudget")
         yield row("budgets:ModifyBudget", f"{BUDGET}/other")
+        yield row("budgets:ModifyBudget", BUDGET + "/{stack}-mars-north-1")
         for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
             stream = LOGS + ":/aws/lambda/{stack}-guard:log-stream:2026/11/22/[1]x"
             yield row(action, stream, ANY, "WriteLog")

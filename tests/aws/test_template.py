@@ -329,6 +329,39 @@ def test_the_last_resort_buys_a_machine_only_when_there_was_none(make: Make) -> 
     assert "launched" in stack.guard(event, age=lambda _: timedelta(minutes=61))
 
 
+def test_the_last_resort_goes_on_with_the_batch_of_a_machine_that_was_taken(make: Make) -> None:
+    """Its slot, not the last resort's own time: what succeeded before is not done again."""
+    stack = make(LastResortExpression="cron(20 3 * * ? *)")
+    taken = stack.machine(launch(stack))
+    taken["StateReason"] = {"Code": "Server.SpotInstanceTermination", "Message": "taken"}
+    (slot,) = (tag["Value"] for tag in taken["Tags"] if tag["Key"] == "mayfly-slot")
+    event = stack.input_of("LastResortSchedule") | {"slot": "2026-11-28T18:20:00Z"}
+    name = stack.guard(event, machines=lambda *_: [taken])["launched"]
+    assert {"Key": "mayfly-slot", "Value": slot} in stack.machine(name)["Tags"]
+
+
+def test_a_deploy_that_fails_leaves_the_one_machine_its_request(make: Make) -> None:
+    """In mode stopped: what is replaced loses its request when CloudFormation deletes it, and not when it might."""
+    stack = make(Mode="stopped")
+    old = stack.outputs["Instance"]
+    of = {"ResourceType": "Custom::Request"}
+    created = custom(stack, RequestType="Create", ResourceProperties={"Instance": old}, **of)
+    assert created["PhysicalResourceId"] == old
+    there = {"PhysicalResourceId": old, "OldResourceProperties": {"Instance": old}}
+    new = custom(
+        stack, RequestType="Update", ResourceProperties={"Instance": "i-new"}, **of, **there
+    )
+    assert (new["PhysicalResourceId"], stack.spot[old].cancelled) == ("i-new", False)
+    back = {"PhysicalResourceId": "i-new", "OldResourceProperties": {"Instance": "i-new"}}
+    undone = custom(stack, RequestType="Update", ResourceProperties={"Instance": old}, **of, **back)
+    assert (undone["PhysicalResourceId"], stack.spot[old].cancelled) == (old, False)
+    gone = {"RequestType": "Delete", "ResourceProperties": {"Instance": old}}
+    custom(stack, PhysicalResourceId="i-new", **gone, **of)
+    assert stack.spot[old].cancelled is False
+    assert custom(stack, PhysicalResourceId=old, **gone, **of)["Status"] == "SUCCESS"
+    assert stack.spot[old].cancelled
+
+
 @pytest.mark.parametrize("mode", ["launch", "stopped"])
 def test_deleting_the_stack_ends_its_machines(make: Make, mode: str) -> None:
     """CloudFormation's own request ends every machine, cancels what would launch again, and is answered."""
@@ -355,11 +388,15 @@ def test_the_budget_comes_and_goes_with_the_stack(make: Make, aws_stand_in: Aws)
             ResourceProperties={"Amount": amount, "Scope": scope, "Email": "me@example.org"},
         )
         assert answer["Status"] == "SUCCESS", answer
-        found = budgets.describe_budget(AccountId=ACCOUNT, BudgetName=stack.name)["Budget"]
+        found = budgets.describe_budget(AccountId=ACCOUNT, BudgetName=f"{stack.name}-{REGION}")[
+            "Budget"
+        ]
         assert float(found["BudgetLimit"]["Amount"]) == float(amount)
         counted = {"TagKeyValue": [f"user:mayfly-stack${stack.name}"]} if scope == "stack" else {}
         assert found.get("CostFilters", {}) == counted
-    told = budgets.describe_notifications_for_budget(AccountId=ACCOUNT, BudgetName=stack.name)
+    told = budgets.describe_notifications_for_budget(
+        AccountId=ACCOUNT, BudgetName=f"{stack.name}-{REGION}"
+    )
     kinds = {(one["NotificationType"], one["Threshold"]) for one in told["Notifications"]}
     assert kinds == {("ACTUAL", 80), ("FORECASTED", 100)}
     gone = {"RequestType": "Delete", "ResourceType": "Custom::Budget", "ResourceProperties": {}}
