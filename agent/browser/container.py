@@ -32,6 +32,10 @@ JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
 """For a server that lives for minutes and passes messages on: on two cores its optimising compiler delays the first
 session by a third (5.1 s -> 3.2 s), and a second garbage collector has nothing to do."""
 
+_SLOTS = 2
+"""Slots for each session. The scheduler holds jobs to their number; a session that a job left open costs memory until
+it is idle for long enough, and no other job its own: whose it is, nobody knows."""
+
 _TASKS = 1024
 """Threads and processes for the server, and again for each session: a page with 40 frames takes about 800."""
 
@@ -160,8 +164,9 @@ def run_arguments(
     An empty `port` (on the loopback address) lets the engine choose one. Pages see the time zone `zone`, such
     as `Asia/Tokyo`; an empty one is the image's own.
     """
+    slots = _SLOTS * settings.sessions
     variables = {
-        "SE_NODE_MAX_SESSIONS": settings.sessions,
+        "SE_NODE_MAX_SESSIONS": slots,
         "SE_NODE_OVERRIDE_MAX_SESSIONS": "true",
         "SE_NODE_SESSION_TIMEOUT": IDLE_SECONDS,
         "SE_SESSION_REQUEST_TIMEOUT": max(1, round(settings.timeout)),
@@ -178,7 +183,7 @@ def run_arguments(
         *("--publish", f"127.0.0.1:{port}:{PORT}"),
         *("--add-host", f"{HOST}:host-gateway"),
         *("--shm-size", str(settings.shared_memory)),
-        *("--pids-limit", str(_TASKS * (settings.sessions + 1))),
+        *("--pids-limit", str(_TASKS * (slots + 1))),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *("--mount", bind_mount(place.downloads, str(place.downloads))),
         *(part for item in variables.items() for part in ("--env", f"{item[0]}={item[1]}")),

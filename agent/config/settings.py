@@ -210,7 +210,7 @@ class Browser(Section):
         None, description="Selenium image. Set: the container is used. A release may pin its own."
     )
     url: WebAddress | None = Field(None, description="A running WebDriver or Grid endpoint.")
-    sessions: int = Field(2, ge=1, le=64, description="Sessions at once.")
+    sessions: int = Field(2, ge=1, le=64, description="Browser jobs at once, each with a session.")
     timeout: Seconds = Field(
         120.0, description="How long the browser may take until a session has opened."
     )

@@ -30,7 +30,7 @@ ABSENT = "mayfly.test/nobody/has-this:1"
 async def test_sessions_downloads_and_time_zone_are_the_runs(
     container_rig: ContainerRig, place: Place, events: Events
 ) -> None:
-    """One slot is one session; a download appears in the run's folder, whose path may have any character."""
+    """Each session has a spare slot; a download appears in the run's folder, whose path may have any character."""
     odd = replace(place, downloads=place.downloads / 'a, "b": c=d')
     async with supervisor_of(container_rig, odd, events, sessions=1) as supervisor:
         await supervisor.ready()
@@ -46,12 +46,12 @@ async def test_sessions_downloads_and_time_zone_are_the_runs(
 def _use(supervisor: Supervisor, page: str, folder: Path) -> None:
     open_to_browser(folder)
     options = {"prefs": {"download.default_directory": str(folder)}}
-    with session(supervisor.url, options=options) as browser:
+    with session(supervisor.url, options=options) as browser, session(supervisor.url):
         browser.visit(page)
         assert browser.run("return zone.textContent") == "Asia/Tokyo"
         (node,) = requests.get(f"{supervisor.url}/status", timeout=30).json()["value"]["nodes"]
-        assert len(node["slots"]) == node["maxSessions"] == 1
-        with pytest.raises(requests.Timeout):  # it waits for the slot
+        assert len(node["slots"]) == node["maxSessions"] == 2
+        with pytest.raises(requests.Timeout):  # it waits for a slot
             requests.post(
                 f"{supervisor.url}/session",
                 json={"capabilities": {}},

@@ -45,6 +45,21 @@ async def test_what_the_last_job_leaves_open_is_closed(
     assert events.named("browser.closed_sessions")[0]["sessions"] == 1
 
 
+async def test_what_a_job_leaves_open_keeps_no_slot_from_the_next_one(
+    own_rig: Rig, place: Place, events: Events
+) -> None:
+    """While a long job uses the browser: the scheduler lets in as many jobs as there are sessions."""
+    async with supervisor_of(own_rig, place, events, sessions=2) as supervisor:
+        await supervisor.ready()
+        async with supervisor.used():
+            async with supervisor.used():
+                await asyncio.to_thread(open_session, supervisor.url)
+            kept = await asyncio.to_thread(open_session, supervisor.url)
+            async with supervisor.used(), asyncio.timeout(30):
+                await asyncio.to_thread(open_session, supervisor.url)
+            assert await asyncio.to_thread(is_open, supervisor.url, kept)
+
+
 async def test_a_foreign_grid_keeps_its_sessions(
     remote_rig: Rig, place: Place, events: Events
 ) -> None:
