@@ -62,19 +62,25 @@ def prune(region: str, keep: int) -> list[str]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     config = Config(connect_timeout=SECONDS, read_timeout=60, retries={"total_max_attempts": 3})
-    gone = []
+    gone: list[str] = []
+    left: list[str] = []
     try:
         ec2: Any = boto3.session.Session().client("ec2", region_name=region, config=config)
         wanted = [{"Name": "tag-key", "Values": ["mayfly:built"]}]
         images = ec2.describe_images(Owners=["self"], Filters=wanted)["Images"]
         for image in superseded(images, in_use(ec2), keep):
             ec2.deregister_image(ImageId=image["ImageId"])
-            for disk in image["BlockDeviceMappings"]:
-                if snapshot := disk.get("Ebs", {}).get("SnapshotId"):
-                    ec2.delete_snapshot(SnapshotId=snapshot)
+            disks = (disk.get("Ebs", {}).get("SnapshotId") for disk in image["BlockDeviceMappings"])
+            # Nobody finds them by the image any more.
+            left = [snapshot for snapshot in disks if snapshot]
+            while left:
+                ec2.delete_snapshot(SnapshotId=left[0])
+                del left[0]
             gone.append(f"removed {image['ImageId']} {image['Name']}, with its snapshots")
     except (BotoCoreError, ClientError) as error:
-        raise AmiError(f"old images cannot be removed: {error}; {REMEDY}") from error
+        alone = f"; delete these snapshots, whose image is gone: {', '.join(left)}" if left else ""
+        done = f" ({'; '.join(gone)})" if gone else ""
+        raise AmiError(f"old images cannot be removed: {error}{alone}; {REMEDY}{done}") from error
     return gone
 
 

@@ -39,6 +39,8 @@ CONNECT_SECONDS = 10
 DEAD = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"})
 """States of a stack that CloudFormation lets nobody change, only delete."""
 REMEDY = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and try again"
+REPLACED = {"True": "  (replaced)", "Conditional": "  (perhaps replaced)"}
+"""What a change set says of a resource that does not stay, or may not."""
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _ARM = re.compile(r"[a-z]+\d+g[a-z]*\.", re.ASCII)
 
@@ -261,8 +263,7 @@ class Deployment:
                 rows = [change.get("ResourceChange", {}) for change in found["Changes"]]
                 return [
                     f"{row.get('Action', '?'):8} {row.get('ResourceType', '?')}  "
-                    f"{row.get('LogicalResourceId', '?')}"
-                    + ("  (replaced)" if row.get("Replacement") == "True" else "")
+                    f"{row.get('LogicalResourceId', '?')}{REPLACED.get(row.get('Replacement', ''), '')}"
                     for row in rows
                 ]
             self._pause(ends, "CloudFormation did not find the changes")

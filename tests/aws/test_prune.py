@@ -72,6 +72,18 @@ def test_old_images_go_and_what_is_used_stays(aws_stand_in: Aws, ec2: Any) -> No
     assert prune(aws_stand_in, "2").stderr == ""
 
 
+def test_a_snapshot_that_stays_behind_is_named(aws_stand_in: Aws, ec2: Any) -> None:
+    """Its image is gone, so that no later call would look for it."""
+    old = image(ec2, "20240101T000000Z", "arm64")
+    image(ec2, "20240102T000000Z", "arm64")
+    (found,) = ec2.describe_images(ImageIds=[old])["Images"]
+    snapshot = found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    disk = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
+    ec2.register_image(Name="somebody's", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])
+    done = prune(aws_stand_in, "1")
+    assert (done.returncode != 0, f"image is gone: {snapshot};" in done.stderr) == (True, True)
+
+
 @pytest.mark.parametrize("keep", ["0", "-1", "all", ""])
 def test_none_are_removed_by_a_slip(aws_stand_in: Aws, keep: str) -> None:
     """What is no number of images is a question about how the command is used."""
