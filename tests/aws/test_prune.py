@@ -1,6 +1,7 @@
 """Old images go with their snapshots; the newest of each processor and those in use stay."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.parts.aws import PERSON, Aws
+from tests.parts.awsproxy import Answer, AwsProxy
 from tests.parts.command import completed
 
 SCRIPT = Path(__file__).parents[2] / "packer/ami.py"
@@ -37,10 +39,10 @@ def image(ec2: Any, built: str, arch: str = "x86_64", *, ours: bool = True) -> s
     return name
 
 
-def prune(aws: Aws, keep: str) -> "subprocess.CompletedProcess[str]":
+def prune(url: str, keep: str) -> "subprocess.CompletedProcess[str]":
     """Run the command."""
     command = [sys.executable, str(SCRIPT), "prune", REGION, keep]
-    around = {"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": aws.url}
+    around = {"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": url}
     keys = {name: value for name, value in PERSON.items() if name != "AWS_REGION"}
     return completed(command, environ={**around, **keys})
 
@@ -62,29 +64,39 @@ def test_old_images_go_and_what_is_used_stays(aws_stand_in: Aws, ec2: Any) -> No
     ec2.stop_instances(InstanceIds=[machine["InstanceId"]])
     (old,) = ec2.describe_images(ImageIds=[first])["Images"]
     snapshot = old["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    done = prune(aws_stand_in, "2")
+    done = prune(aws_stand_in.url, "2")
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"ami: removed {first} {old['Name']}, with its snapshots\n"
     left = {one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]}
     assert left == {stranger, launched, stopped, *newest, arm}
     kept = {one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
     assert snapshot not in kept
-    assert prune(aws_stand_in, "2").stderr == ""
+    assert prune(aws_stand_in.url, "2").stderr == ""
+
+
+class _KeepsSnapshots(AwsProxy):
+    """EC2 on a day on which it deletes no snapshot."""
+
+    def answer(self, body: bytes) -> Answer | None:
+        """Refuse that alone."""
+        if b"Action=DeleteSnapshot" not in body:
+            return None
+        error = "<Code>RequestLimitExceeded</Code><Message>later</Message>"
+        return 503, f"<Response><Errors><Error>{error}</Error></Errors></Response>".encode()
 
 
 def test_a_snapshot_that_stays_behind_is_named(aws_stand_in: Aws, ec2: Any) -> None:
     """Its image is gone, so that no later call would look for it."""
-    old = image(ec2, "20240101T000000Z", "arm64")
-    image(ec2, "20240102T000000Z", "arm64")
-    (found,) = ec2.describe_images(ImageIds=[old])["Images"]
-    snapshot = found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    disk = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
-    ec2.register_image(Name="somebody's", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])
-    done = prune(aws_stand_in, "1")
-    assert (done.returncode != 0, f"image is gone: {snapshot};" in done.stderr) == (True, True)
+    for day in (1, 2):
+        image(ec2, f"2024010{day}T000000Z", "arm64")
+    with _KeepsSnapshots(aws_stand_in.url) as proxy:
+        done = prune(proxy.url, "1")
+    assert done.returncode != 0
+    (snapshot,) = re.findall(r"whose image is gone: (snap-\w+);", done.stderr)
+    assert ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
 
 
 @pytest.mark.parametrize("keep", ["0", "-1", "all", ""])
 def test_none_are_removed_by_a_slip(aws_stand_in: Aws, keep: str) -> None:
     """What is no number of images is a question about how the command is used."""
-    assert prune(aws_stand_in, keep).returncode == 2
+    assert prune(aws_stand_in.url, keep).returncode == 2
