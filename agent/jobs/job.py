@@ -1,6 +1,7 @@
 """One job: its state, its attempts, its result."""
 
 import asyncio
+from functools import partial
 from time import monotonic
 
 from agent.base.durable import sync_file_system
@@ -108,15 +109,16 @@ async def _keep_state(job: Job, number: int, status: JobStatus, context: JobCont
     state = context.run.workspace(job.name, number).state
     archive = context.run.saved_state(job.name)
     if status is JobStatus.SUCCEEDED:
-        archive.unlink(
-            missing_ok=True
-        )  # an earlier attempt's: a success leaves its own state or none
+        # An earlier attempt's: a success leaves its own state or none.
+        archive.unlink(missing_ok=True)
+    older = archive.exists() or context.run.restored_state(job.name).exists()
+    keep = partial(pack, supersedes=older)
     began = monotonic()
 
     def given_up() -> bool:
         return context.stop.requested and monotonic() - began > KEEP_SECONDS
 
-    problem = await asyncio.to_thread(pack, state, archive, context.limits.state, given_up)
+    problem = await asyncio.to_thread(keep, state, archive, context.limits.state, given_up)
     return [problem] if problem else []
 
 

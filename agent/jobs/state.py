@@ -57,10 +57,13 @@ class _Budget:
             raise ValueError(f"it has more than {show_size(self._limit)}")
 
 
-def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
-    """Write what is in `state` to `archive` (gzip, replaced atomically); an empty folder writes none.
+def pack(
+    state: Path, archive: Path, limit: int, stopped: Stopped, *, supersedes: bool = False
+) -> str:
+    """Write what is in `state` to `archive` (gzip, replaced atomically).
 
-    All files together have at most `limit` bytes.
+    All files together have at most `limit` bytes. An empty folder writes none, unless it `supersedes` an older state,
+    which the next run would get otherwise.
 
     Returns:
         Why nothing was written, or what was left out; empty when all was written.
@@ -70,7 +73,7 @@ def pack(state: Path, archive: Path, limit: int, stopped: Stopped) -> str:
         with tarfile.open(draft, "w:gz", compresslevel=6) as tar:
             left_out = _add_all(tar, state, _Budget(limit, stopped))
             empty = tar.offset == 0
-        if not empty:
+        if supersedes or not empty:
             draft.replace(archive)
             sync_directory(archive.parent)
     except (tarfile.TarError, OSError, ValueError, StoppedError) as error:

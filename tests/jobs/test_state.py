@@ -45,6 +45,17 @@ def test_what_was_packed_comes_out_again(state: Path, tmp_path: Path) -> None:
     assert (again / "empty").exists()
 
 
+def test_nothing_is_packed_only_where_it_supersedes_something(tmp_path: Path) -> None:
+    """An empty archive is a state as well: its job begins with an empty folder."""
+    state, archive = tmp_path / "state", tmp_path / "state.tar.gz"
+    state.mkdir()
+    assert pack(state, archive, LIMIT, never) == ""
+    assert not archive.exists()
+    assert pack(state, archive, LIMIT, never, supersedes=True) == ""
+    assert unpack(archive, state, LIMIT, never) == ""
+    assert list(state.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_more_files_than_a_state_may_have_are_not_packed(
     state: Path, tmp_path: Path, kind: str

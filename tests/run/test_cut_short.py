@@ -85,6 +85,21 @@ def test_a_retry_that_succeeds_without_a_state_leaves_no_checkpoint(bench: Bench
 
 
 @pytest.mark.long
+def test_a_checkpoint_that_its_job_removed_does_not_come_back(bench: Bench) -> None:
+    """A crawl that went on, ended and emptied its folder begins at its first page the next time."""
+    crawl = """if [ -e $MAYFLY_STATE_DIR/page ]; then echo goes on; rm $MAYFLY_STATE_DIR/page
+    else echo begins; echo 7 > $MAYFLY_STATE_DIR/page; sleep 60; fi"""
+    bench.release("v1.0", job("crawl", crawl, state="checkpoint", timeout="6s"))
+    nights = [bench.run("--slot", f"2026-11-2{day}T18:00:00Z") for day in (1, 2, 3)]
+    assert [ran.job("crawl")["status"] for ran in nights] == ["timed_out", "succeeded", "timed_out"]
+    assert [ran.events("job.output")[0]["line"] for ran in nights] == [
+        "begins",
+        "goes on",
+        "begins",
+    ]
+
+
+@pytest.mark.long
 def test_without_its_disk_a_run_that_cannot_send_all_is_done_again(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
