@@ -62,7 +62,12 @@ class ObjectInfo:
 
 
 class Bucket:
-    """A bucket below its prefix. All methods raise `StoreError` when the store fails them."""
+    """A bucket below its prefix. All methods raise `StoreError` when the store fails them.
+
+    Attributes:
+        name: Its address, for people.
+        identity: Its address and its service's: no other bucket has it.
+    """
 
     def __init__(
         self,
@@ -70,11 +75,13 @@ class Bucket:
         name: str,
         folder: Path | None = None,
         once: S3Store | None = None,
+        identity: str = "",
     ) -> None:
         self._store = store
         self._once = once or store
         self._folder = folder
         self.name = name
+        self.identity = identity or name
 
     @classmethod
     def open(
@@ -106,7 +113,8 @@ class Bucket:
                 "retry_config": NO_RETRIES,
             }
             once = S3Store(address.bucket, **parameters | options)
-            return cls(S3Store(address.bucket, **parameters), address.name, once=once)
+            many = S3Store(address.bucket, **parameters)
+            return cls(many, address.name, once=once, identity=address.identity)
 
     async def sync(self) -> None:
         """Make durable what was put: a folder, local or of a network, is synced; a store does so before it answers."""

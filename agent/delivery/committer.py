@@ -91,6 +91,7 @@ class Committer:
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._last_began: float | None = None
+        self._noted = False
 
     def goes_on(self, writer: LogWriter, began: Began, planned: Planned | None) -> None:
         """Continue a dead run: the first entry of this process repeats its beginning and its plan."""
@@ -103,6 +104,14 @@ class Committer:
         self._writer.set_result(writer)
         self._last_began = monotonic()
         await writer.append(began=began)
+        await self._arrived()
+
+    async def _arrived(self) -> None:
+        """Note which bucket has the run, once it has taken its beginning."""
+        bucket = await asyncio.shield(self._bucket)
+        if not self._noted:
+            await asyncio.to_thread(self._run.arrived, bucket.identity)
+            self._noted = True
 
     async def plan(self, planned: Planned) -> None:
         """Tell what the run is going to do, with the next commit."""
@@ -181,6 +190,7 @@ class Committer:
             parts, ready = await self._parts.untold(), tuple(self._ready.values())
             await bucket.sync()
             await writer.flush()
+            await self._arrived()
             self._tell()
             if _is_large(self._planned):
                 await self._append(writer, (), parts)

@@ -49,8 +49,9 @@ async def deliver_pending(
         log: Bound to the finder.
 
     Returns:
-        How many were closed. What the bucket refuses of one run waits for the next process, and a damaged run is put
-        aside; the others are finished, unless the bucket does not answer, or the disk takes nothing.
+        How many were closed. What the bucket refuses of one run waits for the next process, what another bucket has begun
+        to take waits for that one, and a damaged run is put aside; the others are finished, unless the bucket does not
+        answer, or the disk takes nothing.
     """
     done = 0
     for number, run in enumerate(runs):
@@ -60,6 +61,9 @@ async def deliver_pending(
         try:
             opened = await asyncio.shield(bucket)
             since = monotonic()
+            if run.bucket not in (None, opened.identity) and not _is_done(run):
+                spool.leave(run, opened.identity, log)
+                continue
             await _finish(run, delivery, opened, finder, bound)
         except _FAILURES as error:
             full = whole_disk(error)

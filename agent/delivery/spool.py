@@ -208,6 +208,15 @@ class SpooledRun:
         text = self.database.noted("began")
         return Began.model_validate_json(text) if text else None
 
+    def arrived(self, bucket: str) -> None:
+        """Note the bucket that has taken the run's beginning: all of the run belongs there."""
+        self.database.note(bucket=bucket)
+
+    @property
+    def bucket(self) -> str | None:
+        """The identity of that bucket; None while none has answered."""
+        return self.database.noted("bucket")
+
     def plan(self, planned: Planned) -> None:
         """Note what the run is going to do."""
         self.database.note(planned=planned.model_dump_json(exclude_none=True))
@@ -303,7 +312,8 @@ class Spool:
     """All runs that are not closed yet.
 
     Attributes:
-        warnings: Which runs were damaged, and where they are now: for the manifest of the run that found them.
+        warnings: Which runs were damaged, and where they are now, or belong to another bucket: for the manifest of the
+            run that found them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -353,6 +363,16 @@ class Spool:
         """Delete what `pending` found half begun or half removed: thousands of files, for which no job should wait."""
         while self._remains:
             _clear_away(self._remains.pop(), log)
+
+    def leave(self, run: SpooledRun, configured: str, log: Log) -> None:
+        """Leave a run that another bucket has begun to take: the one that is `configured` would get half of it."""
+        reason = (
+            f"it was begun in {run.bucket}, and the bucket is now {configured}; to deliver it, run once with"
+            f" the settings of that bucket, or remove {run.root}"
+        )
+        run.database.close()
+        log.warning("recovery.other_bucket", of=run.run, reason=reason)
+        self.warnings = (*self.warnings, f"the earlier run {run.run} waits: {reason}")
 
     def put_aside(self, run: SpooledRun, reason: str, log: Log) -> None:
         """Move a damaged run to `broken/`, for a person to look at; one that cannot be moved stays where it is."""

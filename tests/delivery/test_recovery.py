@@ -14,7 +14,7 @@ from agent.delivery.database import Database
 from agent.delivery.prepare import Preparer
 from agent.delivery.spool import DATABASE, LogPart, Stage
 from tests.contract.examples import RELEASE
-from tests.delivery.world import FINDER, SECONDS, World, began, no_descriptors
+from tests.delivery.world import FINDER, SECONDS, World, began, folder_bucket, no_descriptors
 
 
 def left(world: World, *jobs: str, count: int | None = None) -> None:
@@ -326,3 +326,22 @@ def test_stages_only_rise(local: World) -> None:
     job = local.run.ended("a")
     assert job is not None
     assert (job.stage, job.entry) == (Stage.COMMITTED, entry)
+
+
+async def test_a_run_is_delivered_into_the_bucket_that_has_begun_to_take_it(
+    world: World, tmp_path: Path
+) -> None:
+    """Another one that is configured meanwhile would get half of it; the first is named until it is back."""
+    world.note('{"event": "first"}')
+    async with world.under_way("a") as delivery:
+        world.attempt("a", {"x": b"1"})
+        await delivery.ended(world.finished("a"))
+    first, world.bucket = world.bucket, folder_bucket(tmp_path / "other")
+    assert await world.recovered() == 0
+    assert await world.keys() == []
+    (warning,) = world.spool.warnings
+    for named in (world.run.run, first.identity, world.bucket.identity, str(world.run.root)):
+        assert named in warning
+    world.bucket = first
+    assert await world.recovered() == 1
+    assert (await world.seen()).closed is not None
