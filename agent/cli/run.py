@@ -224,8 +224,11 @@ async def _perform(call: Call) -> Outcome:
         signals.append(name)
         call.stop.request(name)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal, number.name)
+    loop.add_signal_handler(signal.SIGTERM, on_signal, signal.SIGTERM.name)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        # nohup, and a shell's `&`, have them ignored: the run is to outlive its terminal.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, on_signal, number.name)
     try:
         return await task
     except asyncio.CancelledError:

@@ -62,6 +62,19 @@ def test_a_run_that_is_told_to_stop_hands_over_what_it_has(
     assert marked(f"MAYFLY_RUN_ID={ran.run_id}") == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_was_started_to_outlive_its_terminal_does(
+    bench: Bench, number: signal.Signals
+) -> None:
+    """As `nohup mayfly run &` starts it: the signal was ignored before, and stays so."""
+    bench.release("v1", job("only", "echo waiting; sleep 3"))
+    ignoring = f"trap '' {number.name.removeprefix('SIG')}; exec \"$@\""
+    with bench.started(["sh", "-c", ignoring, "sh", *bench.command()]) as process:
+        bench.log.wait_for("job.output", line="waiting")
+        process.send_signal(number)
+        finish(process, code=0)
+
+
 KILLS_THE_BROWSER = """
     import os, signal, sys, time
     from pathlib import Path
