@@ -23,7 +23,7 @@ from agent.base.errors import StoreError, UsageError
 from agent.base.logs import RunLogger
 from agent.batch.fold import State, fold
 from agent.batch.history import History, find_run
-from agent.batch.log import Listed, LogReader
+from agent.batch.log import Listed, LogReader, Source
 from agent.browser.interface import WATCH
 from agent.bucket.store import Bucket
 from agent.cli.report import print_outcome
@@ -35,7 +35,7 @@ from agent.config.settings import Notify, Settings
 from agent.contract import facts
 from agent.contract.entries import Entry, write_entry
 from agent.contract.ids import Batch, run_started
-from agent.contract.layout import PointerKey, StateKey, job_prefix, parse_key
+from agent.contract.layout import EntryKey, PointerKey, StateKey, job_prefix, parse_key
 from agent.contract.releases import Pin
 from agent.demo import claim_folder
 from agent.notify.outcome import Outcome
@@ -169,24 +169,27 @@ def release_of(state: State, run: str, job: str) -> facts.Release:
 
 
 @dataclass(frozen=True)
-class _Before:
-    """A bucket without the states that a run, and what came after it, left."""
+class Before:
+    """A bucket without the states and the entries that a run, and what came after it, left."""
 
-    bucket: Bucket
+    bucket: Source
     run: str
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Listed]:
+        """Yield what was there before."""
         async for item in self.bucket.list(prefix, after=after):
             key = parse_key(item.key)
-            if not isinstance(key, StateKey) or key.run < self.run:
+            entry = key.entry if isinstance(key, PointerKey) else key
+            if not isinstance(entry, StateKey | EntryKey) or entry.run < self.run:
                 yield item
 
     async def get(self, key: str, *, limit: int) -> bytes | None:
+        """Return an object."""
         return await self.bucket.get(key, limit=limit)
 
 
 async def _bring_state(there: Bucket, here: Bucket, batch: Batch, run: str, job: str) -> None:
-    history = History(_Before(there, run), batch, run_started(run))
+    history = History(Before(there, run), batch, run_started(run))
     found = await history.newest_state(job, checkpoints=True)
     if found is None:
         return

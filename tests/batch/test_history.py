@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from agent.batch.fold import fold
 from agent.batch.history import MOST_READ, History, JobState, Past
 from agent.batch.log import LogReader, LogWriter
+from agent.cli.rerun import Before
 from agent.contract.entries import Ended, Object, Output
-from agent.contract.ids import Batch
+from agent.contract.ids import Batch, run_started
 from agent.contract.layout import EntryKey, PointerKey, StateKey, parse_key
 from agent.contract.results import JobStatus
 from tests.batch.entries import A, B, began, closed, job, run_of
@@ -286,3 +287,15 @@ async def _counts(bucket: MemoryBucket, key: StateKey, batch: Batch) -> bool:
         return not key.checkpoint and success.run == key.run and success.job.state is not None
     result = state.runs[key.run].results.get("x")
     return result is not None and result.job.state is not None and result.job.state.key == key.text
+
+
+async def test_a_rerun_has_the_checkpoint_that_its_run_went_on_with(bucket: MemoryBucket) -> None:
+    """That the run then succeeded with it, in the same batch, is not yet known to its rerun."""
+    slot = Batch("main", "20280101T000000Z")
+    first, second = run_days_ago("1", 1), run_days_ago("2", 0.9)
+    checkpoint = left(first, "crawl", JobStatus.INTERRUPTED)
+    await ran(bucket, first, 1, (checkpoint,), batch=slot)
+    await ran(bucket, second, 0.9, (left(second, "crawl"),), batch=slot)
+    before = History(Before(bucket, second), slot, run_started(second))
+    state = await before.newest_state("crawl", checkpoints=True)
+    assert state == JobState(StateKey("crawl", first, checkpoint=True), checkpoint.state)
