@@ -49,9 +49,9 @@ async def deliver_pending(
         log: Bound to the finder.
 
     Returns:
-        How many were closed. What the bucket refuses of one run waits for the next process, what another bucket has begun
-        to take waits for that one, and a damaged run is put aside; the others are finished, unless the bucket does not
-        answer, or the disk takes nothing.
+        How many were closed. What the bucket refuses of one run waits for the next process, what another bucket has
+        begun to take waits for that one, and a damaged run is put aside; the others are finished, unless the bucket
+        does not answer, or the disk takes nothing.
     """
     done = 0
     for number, run in enumerate(runs):
