@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 from agent.base.disk import state_disk
 from agent.base.errors import MayflyError, StoreError
@@ -21,7 +22,7 @@ from agent.run.work import JobsOfRun
 CLOSE_SECONDS = 30.0
 """Of the hand-off, for a last commit and the run's end when not everything could be sent."""
 OUT_OF_TIME = "not everything could be sent in time"
-EARLIER_SECONDS = 86400.0
+FLUSH_SECONDS = 86400.0
 """Longer than any run: the run's own limit ends the wait."""
 
 
@@ -63,11 +64,12 @@ class Ending:
 
     async def _deliver(self, seconds: float) -> str:
         """Commit what is left and close the run; return what could not be sent, and why."""
-        context, draft = self._context, self._draft
+        context, draft, start = self._context, self._draft, monotonic()
         bucket = await asyncio.shield(self._background.bucket)
         session = await asyncio.shield(self._background.session)
-        await self._wait_for_earlier()
-        pending = await self._flush(max(seconds - CLOSE_SECONDS, seconds / 3))
+        await self._wait_for_earlier(start + seconds / 3 - monotonic())
+        left = start + seconds - monotonic()
+        pending = await self._flush(max(left - CLOSE_SECONDS, left / 3))
         self._results = await self._ended_jobs(pending)
         draft.warn(*context.spool.warnings)
         began = await asyncio.to_thread(lambda: context.run.began)
@@ -104,11 +106,15 @@ class Ending:
         reason = f"no credentials: {unopened}" if unopened else self._delivery.trouble
         return f": {reason}" if reason else ""
 
-    async def _wait_for_earlier(self) -> None:
-        """Wait for the delivery of earlier runs, or end it when the machine is taken back: the link is for this run."""
+    async def _wait_for_earlier(self, seconds: float) -> None:
+        """Wait for the delivery of earlier runs, and end it then, or when the run is to stop: the link is for this run.
+
+        What is left of them waits for the next run.
+        """
         earlier, stop = self._background.earlier, self._context.stop
-        await first(asyncio.wait([earlier]), stop.taken(), seconds=EARLIER_SECONDS)
-        if stop.gone is not None:
+        await first(asyncio.wait([earlier]), stop.wait(), seconds=seconds)
+        if not earlier.done():
+            self._context.log.warning("recovery.cut", reason="this run's own delivery has to begin")
             earlier.cancel()
 
     async def _flush(self, seconds: float) -> list[str]:
@@ -116,7 +122,7 @@ class Ending:
         stop, keeps_disk = self._context.stop, self._context.call.keeps_disk
         whole = asyncio.create_task(self._delivery.flush(seconds, keeps_disk=keeps_disk))
         try:
-            await first(asyncio.wait([whole]), stop.taken(), seconds=EARLIER_SECONDS)
+            await first(asyncio.wait([whole]), stop.taken(), seconds=FLUSH_SECONDS)
             if whole.done():
                 return whole.result()
         finally:

@@ -73,6 +73,22 @@ def test_a_bucket_that_goes_away_during_the_upload(
 
 
 @pytest.mark.long
+def test_an_earlier_run_that_does_not_arrive_leaves_time_for_the_next_one(
+    bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
+) -> None:
+    """A third of the hand-off is for what waits; the rest is the run's own, which is closed in time."""
+    bench.release("v1", FEW)
+    s3_proxy.inject(Answer(404, "NoSuchBucket"), method="PUT", path="/few/files/1")
+    late = bench.run(code=6, limits__handoff="6s")
+    s3_proxy.heal()
+    s3_proxy.inject(BlackHole(), method="PUT", path=f"{late.run_id}/jobs/few/files/1")
+    ran = bench.run(code=0, limits__run="60s", limits__handoff="12s")
+    assert sound(bucket_on_s3, ran.run_id).status == "succeeded"
+    assert ran.events("recovery.cut")
+    assert [path.name for path in bench.spool] == [late.run_id]
+
+
+@pytest.mark.long
 def test_a_bucket_that_is_not_there_at_all(
     bench: Bench, bucket_on_s3: Bucket, s3_proxy: FaultProxy
 ) -> None:
