@@ -58,6 +58,8 @@ async def run_once(call: Call) -> Outcome:
                             return await run.leave_to_the_other(other)
                         if release is not None:
                             await run.check_request(release)
+                        run.works()
+                        if release is not None:
                             await run.do_jobs(release)
                         await run.conclude()
                     outcome = await run.hand_over()
@@ -123,16 +125,7 @@ class _Run:
         deadline = self._context.began.deadline.isoformat()
         self._log.info("run.started", agent=__version__, deadline=deadline)
         self._background.claim(self._delivery.begin)
-        self._background.settled.add_done_callback(self._claimed)
         await self._browser.guess(await asyncio.to_thread(self._update.last_jobs))
-
-    def _claimed(self, _: object) -> None:
-        """Ping the watchdog's start once the run works for its batch: a run that stands back pings no end."""
-        settled = self._background.settled
-        if settled.cancelled() or settled.exception() is not None:
-            return
-        if not isinstance(settled.result().decision, StandBack):
-            self._notifier.started()
 
     async def fetch_release(self) -> Obtained | None:
         """Get the newest release, or the last good one; None when none can run, or the run was told to stop."""
@@ -200,6 +193,10 @@ class _Run:
         except UsageError as error:
             await self._withdraw(error.with_remedy)
             raise
+
+    def works(self) -> None:
+        """Ping the watchdog's start: a run that stands back, or is refused, pings no end either."""
+        self._notifier.started()
 
     async def do_jobs(self, obtained: Obtained) -> None:
         """Run the release's jobs; each result is durable as soon as it is known, and committed soon after."""

@@ -100,6 +100,14 @@ def test_the_day_of_a_job_is_that_of_the_slot(bench: Bench) -> None:
     assert f"it runs on {other}, and the run is for {due} in UTC" in ran.job("other")["message"]
 
 
+def test_a_run_for_a_job_that_is_not_there_is_unheard(bench: Bench, recorder: Recorder) -> None:
+    """A misspelt name is its person's concern: a start without an end would alarm the watchdog."""
+    bench.release("v1.0", JOB, {"job.sh": "true\n"})
+    bench.settings["notify.healthchecks"] = f"{recorder.url}/ping"
+    bench.run("--job", "typo", code=2)
+    assert recorder.requests == []
+
+
 @pytest.mark.long
 def test_a_machine_that_died_takes_its_own_slot_over(
     bench: Bench, other: Bench, bucket: Bucket
