@@ -8,6 +8,7 @@ from functools import partial
 
 from agent.base.errors import SecretsError
 from agent.base.progress import JobEnd
+from agent.base.stop import StoppedError
 from agent.batch.claim import StandBack, Work
 from agent.batch.history import Past
 from agent.browser import Prewarm
@@ -214,7 +215,11 @@ class JobsOfRun:
         if not any(job.secrets for job in jobs):
             return {}, ""
         try:
-            return await self._background.secrets, ""
+            # A run that is to stop starts no job: its hand-off need not wait for the source.
+            secrets = asyncio.shield(self._background.secrets)
+            return await self._context.stop.in_time(secrets, self._context.seconds_left()), ""
+        except (StoppedError, TimeoutError):
+            return {}, "the run ends before its source answers"
         except SecretsError as error:
             self._context.log.error("secrets.unreadable", reason=error.with_remedy)
             self._draft.warn(error.with_remedy)

@@ -136,6 +136,26 @@ def test_a_run_that_is_told_to_stop_while_it_fetches_is_committed(
     assert told == ("interrupted", None, "SIGTERM")
 
 
+def test_a_run_that_waits_for_its_secrets_hears_that_it_is_told_to_stop(
+    bench: Bench, bucket: Bucket
+) -> None:
+    """Their source is asked for two minutes: of those of a spot notice none is spent on it."""
+    bench.release("v1", job("only", "true", secrets=["TOKEN"]))
+    bench.settings |= {"secrets.source": "ssm:/mayfly/jobs"}
+    with silent() as address:
+        keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "eu-north-1"}
+        bench.environ |= {**keys, "AWS_ENDPOINT_URL_SSM": f"http://{address}"}
+        with bench.running() as process:
+            bench.log.wait_for("batch.claimed")
+            time.sleep(2)
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            ran = finish(process, code=7)
+    assert time.monotonic() - began < 20
+    assert ran.job("only")["cause"] == "interrupted"
+    sound(bucket, ran.run_id)
+
+
 def test_told_twice_it_leaves_the_hand_off_to_the_next_run(bench: Bench, bucket: Bucket) -> None:
     """A second Ctrl-C ends it at once with exit code 6; the next run hands over what was finished."""
     deaf = "trap '' TERM\n" + SLOW.replace("    wait", "    while :; do sleep 1; done")
