@@ -319,7 +319,7 @@ def test_the_readme_leads_from_nothing_to_manifests(
                 options = dict(word.split("=", 1) for word in words[2:])
                 form = dict(word.split("=", 1) for word in options["PARAMETERS"].split())
                 stacks.append((options["STACK"], Stack(world.aws, **form)))
-        assert [name for name, _ in stacks] == ["scrapers-test", "scrapers"]
+        assert [name for name, _ in stacks] == ["mayfly-test", "mayfly"]
         for name, stack in stacks:
             world.launch(stack, f"disk of {name}")
         _delivered(world.bucket("test"), runs=2)

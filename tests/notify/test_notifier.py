@@ -202,7 +202,7 @@ notifier = Notifier(Notify(apprise=("json://x",)), "run", RunLogger(json_sink(sy
 asyncio.run(notifier.ended(Outcome(RunStatus.FAILED)))
 """
     done = completed([sys.executable, "-c", program])
-    assert (done.returncode, "mayfly[apprise]" in done.stdout) == (0, True)
+    assert (done.returncode, "uv sync --inexact --extra apprise" in done.stdout) == (0, True)
     assert done.stderr == ""
 
 
