@@ -1,5 +1,6 @@
 """The real parts as fixtures. A part that is not installed is a failure in CI, and is named and left out elsewhere."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from tests.parts.selenium_image import ensure_image
 # A busy machine is no defect of what is tested; `timeout` of pytest ends what hangs.
 settings.register_profile("mayfly", deadline=None, print_blob=True)
 settings.load_profile("mayfly")
+
+# Whoever starts the tests in the background has both ignored, and so would each program that a test starts: a run
+# outlives its terminal then.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
