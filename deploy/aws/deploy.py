@@ -216,11 +216,10 @@ class Deployment:
         given = dict(wish.given)
         usual = old.get("InstanceType", "t3.medium")
         kind = given.get("InstanceType", usual)
-        if "ImageId" in given:
-            pass
-        elif given and "ImageId" in old and processor_of(kind) == processor_of(usual):
+        stays = given and "ImageId" in old and processor_of(kind) == processor_of(usual)
+        if "ImageId" not in given and stays:
             print(f"{old['ImageId']} stays; a deploy without parameters takes the newest image")
-        else:
+        elif "ImageId" not in given:
             given["ImageId"] = image_for(self._images, wish.region, kind)
         chosen: list[ParameterTypeDef] = [
             {"ParameterKey": name, "ParameterValue": value} for name, value in given.items()
